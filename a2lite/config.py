@@ -1,0 +1,265 @@
+"""Every size, rate and weight of the kit, in one place.
+
+A dataclass default is the paper's number, with its section beside it (A2-LLM unless named otherwise); the
+profile ``a100`` is made of these defaults. ``laptop`` is smaller in the fields listed in ``_LAPTOP``; ``tiny``
+is ``laptop`` with a handful of steps, started from the shipped checkpoints; ``size="nano"`` shrinks any of
+them to what a unit test needs. Where the paper is silent, the field says which reading was chosen.
+
+A field ``lite_*`` belongs to the small sizes alone: when it is set it is used in the place of the paper's
+field of the same name, which stays what the paper says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+PROFILES = ("tiny", "laptop", "a100")
+SIZES = (None, "nano")
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """The 58-d FLAME state x_t (Sec. 3.2). The order of the four parts is ours: the paper gives only sizes."""
+
+    fps: int = 25  # Sec. 5.1: motion at the rate of the audio tokens
+    dim: int = 58  # Sec. 3.2
+    expression: ClassVar[slice] = slice(0, 50)  # Sec. 3.2: 50 expression parameters
+    jaw: ClassVar[slice] = slice(50, 53)  # Sec. 3.2: 3, axis-angle, radians
+    rotation: ClassVar[slice] = slice(53, 56)  # Sec. 3.2: 3 global pose parameters, axis-angle, radians
+    eyelid: ClassVar[slice] = slice(56, 58)  # Sec. 3.2: 2, left and right, 0 open .. 1 closed
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """Rates shared by the speech tokenizer and the backbone (Sec. 5.1, 5.2; Step-Audio 2)."""
+
+    rate: int = 16000  # what goes into encoder and tokenizer, samples per second
+    token_rate: int = 25  # Sec. 5.2: audio tokens per second
+    hop: int = 160  # 100 mel frames per second
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """The synthetic world that stands in for FLAME-QA (Sec. 4) where no data can be shipped."""
+
+    seed: int = 0
+    train: int = 2800  # samples; the paper's data set has ~100k (Sec. 4)
+    dev: int = 200
+    test: int = 320  # per held-out axis
+    high_dynamic: int = 300  # of the training samples; the paper's subset has ~1k (Sec. 4), 0.8K (App. A)
+
+
+@dataclass(frozen=True)
+class RVQConfig:
+    """Residual motion tokenization (Sec. 5.1, App. B)."""
+
+    group: int = 5  # G, App. B: 25 fps -> 5 Hz
+    quantizers: int = 6  # N_q, App. B
+    codes: int = 256  # App. B, codes per codebook
+    latent: int = 256  # d_z, App. B
+    width: int = 128  # App. B, base channel width
+    blocks: int = 3  # App. B, residual blocks in encoder and decoder each
+    dropout: float = 0.05  # App. B
+    commitment: float = 0.25  # gamma of Eq. 4, App. B
+    vq_weight: float = 1.0  # lambda_vq, App. B
+    param_weight: float = 1.0  # Eq. 8
+    lips_weight: float = 1e5  # Eq. 9
+    face_weight: float = 1e5  # Eq. 9
+    velocity_weight: float = 1e2  # Eq. 10
+    acceleration_weight: float = 1e2  # Eq. 10
+    reduction: str = "mean"  # open: over frames and vertices (coordinates are summed), or "sum"
+    vertices: int | None = None  # Eq. 10 says all; a number takes that many, spread evenly
+    codebook: str = "ema"  # open: "ema" (+ k-means start, revival), or "gradient" (Eq. 4 literally; collapses)
+    ema_decay: float = 0.98  # open
+    crop: int = 40  # open: frames per training crop
+    batch: int = 512  # App. B, 64 per GPU on 8 GPUs
+    epochs: int = 6  # App. B
+    lr: float = 1e-4  # App. B, AdamW
+    lite_lr: float | None = None
+    lite_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """Speech tokens at 25 Hz: the roles of Step-Audio 2's S3 tokenizer and of its flow detokenizer."""
+
+    n_mels: int = 80
+    n_fft: int = 1024
+    window: int = 640
+    levels: tuple[int, ...] = (3,) * 8  # S3 tokenizer v2: FSQ with 3^8 = 6561 codes
+    width: int = 256
+    lookahead: int = 3  # tokens; Step-Audio 2 streams 25 + 3
+    crop: int = 32  # tokens per training crop
+    batch: int = 16
+    lr: float = 1e-3
+    steps: int = 1200
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Step-Audio-2-mini (Sec. 5.3): audio encoder, adaptor, Qwen2; defaults are its published configuration."""
+
+    n_mels: int = 128
+    encoder_width: int = 1280
+    encoder_layers: int = 32
+    encoder_heads: int = 20
+    encoder_context: int = 1500  # positions after conv2, 30 s
+    adapter_width: int = 2048
+    hidden: int = 3584
+    layers: int = 28
+    heads: int = 28
+    kv_heads: int = 4
+    intermediate: int = 18944
+    rope_theta: float = 1e6
+    max_positions: int = 16384
+    text_vocab: int = 151643  # BPE size; the lite tokenizer is trained on the synthetic world's texts
+    audio_codes: int = 6561
+    hidden_state: str = "at"  # open, which H_t: the state "at" the audio token, or the one "before", that predicts it
+    tail: str = "repeat"  # open, a speech length that is no multiple of G: "repeat" the last H, or "drop" the tail
+    text_weight: float = 1.0  # weight of text positions in L_seq; Eq. 6 has none
+    lite_text_weight: float | None = None
+    text_steps: int = 0  # pretraining, lite only: text QA
+    ctc_steps: int = 0  # pretraining, lite only: encoder on the question's words
+    speech_steps: int = 0  # pretraining, lite only: spoken question answering
+    batch: int = 16
+    lr: float = 1e-3  # pretraining, lite only
+    max_new_tokens: int = 2048
+
+
+@dataclass(frozen=True)
+class ConnectorConfig:
+    """Motion Connector (Sec. 5.2, App. B)."""
+
+    width: int = 768  # App. B
+    layers: int = 6  # App. B
+    heads: int = 12  # App. B
+    feedforward: int = 2048  # open: nn.TransformerDecoderLayer's default gives the paper's 0.12 B (Sec. 6.2)
+    dropout: float = 0.1  # App. B
+    self_attention: bool = True  # open: Sec. 5.2 names cross-attention only, which gives 0.10 B at this width
+    segment: int = 5  # open: motion tokens per segment at inference, 1 s
+    segments: tuple[int, ...] = (1, 2, 5)  # open: lengths drawn in training
+    memory_dropout: float = 0.1  # open: a segment's history replaced by the learned memory of the first
+    code_replacement: float = 0.15  # open: deep codes of the history replaced at random
+    heads_kind: str = "parallel"  # Sec. 5.2: N_q heads side by side; "depth" conditions each level on the last
+    decode_levels: int | None = None  # None decodes all N_q levels (Sec. 5.2)
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """App. B."""
+
+    rank: int = 64
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Three stages (Sec. 5.3) under Eq. 6."""
+
+    motion_weight: float = 1.0  # lambda of Eq. 6; open
+    lora_lr: float = 1e-4  # Sec. 5.3
+    connector_lr: float = 1e-5  # Sec. 5.3
+    lite_lora_lr: float | None = None
+    lite_connector_lr: float | None = None
+    batch: int = 64  # open
+    stage1_steps: int = 20000  # open
+    stage2_steps: int = 5000  # open; Sec. 5.3: "significantly fewer steps"
+    stage3_steps: int = 500  # open; ~1k samples (Sec. 5.3)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One profile at one size; sections as above. ``flat()`` gives every field for a checkpoint's metadata."""
+
+    profile: str = "a100"
+    size: str | None = None
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    rvq: RVQConfig = field(default_factory=RVQConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    connector: ConnectorConfig = field(default_factory=ConnectorConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def flat(self) -> dict[str, dict[str, Any]]:
+        return {name: asdict(getattr(self, name)) for name in _SECTIONS}
+
+    def override(self, **sections: dict[str, Any]) -> Config:
+        """A copy with some fields changed: ``config.override(rvq=dict(group=4))``; ValueError on an unknown name."""
+        return _override(self, sections)
+
+
+_SECTIONS = tuple(f.name for f in fields(Config) if f.name not in ("profile", "size"))
+
+_LAPTOP: dict[str, dict[str, Any]] = {
+    "rvq": dict(vertices=400, batch=64, lite_lr=5e-4, lite_steps=1400),
+    "speech": dict(levels=(8, 5, 5, 5), width=224),
+    "backbone": dict(
+        n_mels=80, encoder_width=256, encoder_layers=2, encoder_heads=4, adapter_width=256, hidden=256, layers=4,
+        heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, max_positions=2048, text_vocab=600, audio_codes=1000,
+        lite_text_weight=4.0, text_steps=200, ctc_steps=800, speech_steps=1500, max_new_tokens=600,
+    ),
+    "connector": dict(width=192, layers=3, heads=6, feedforward=576),
+    "lora": dict(rank=16, alpha=16),
+    "training": dict(lite_lora_lr=1e-3, lite_connector_lr=1e-3, batch=16, stage1_steps=300, stage2_steps=150,
+                     stage3_steps=60),
+}
+
+_TINY: dict[str, dict[str, Any]] = {
+    "world": dict(train=40, dev=4, test=4, high_dynamic=6),
+    "rvq": dict(lite_steps=30),
+    "speech": dict(steps=20),
+    "backbone": dict(text_steps=5, ctc_steps=5, speech_steps=5),
+    "training": dict(stage1_steps=5, stage2_steps=5, stage3_steps=5),
+}
+
+_NANO: dict[str, dict[str, Any]] = {
+    "world": dict(train=6, dev=2, test=2, high_dynamic=2),
+    "rvq": dict(width=16, latent=16, codes=16, quantizers=3, vertices=40, batch=8, lite_lr=2e-3, lite_steps=20),
+    "speech": dict(n_mels=40, levels=(4, 4, 4), width=32, batch=4, crop=8, steps=5),
+    "backbone": dict(
+        n_mels=40, encoder_width=32, encoder_layers=1, encoder_heads=2, adapter_width=32, hidden=32, layers=2,
+        heads=2, kv_heads=1, intermediate=64, max_positions=512, text_vocab=300, audio_codes=64, text_steps=2,
+        ctc_steps=2, speech_steps=2, batch=2, max_new_tokens=100,
+    ),
+    "connector": dict(width=32, layers=1, heads=2, feedforward=64),
+    "lora": dict(rank=4, alpha=4),
+    "training": dict(batch=2, stage1_steps=2, stage2_steps=2, stage3_steps=2),
+}
+
+
+def _override(config: Config, sections: dict[str, dict[str, Any]]) -> Config:
+    for name, values in sections.items():
+        if name not in _SECTIONS:
+            raise ValueError(f"config section {name!r}: expected one of {', '.join(_SECTIONS)}")
+        section = getattr(config, name)
+        unknown = set(values) - {f.name for f in fields(section)}
+        if unknown:
+            known = ", ".join(f.name for f in fields(section))
+            raise ValueError(f"config field {name}.{sorted(unknown)[0]!r}: expected one of {known}")
+        config = replace(config, **{name: replace(section, **values)})
+    return config
+
+
+def load_config(profile: str = "tiny", size: str | None = None) -> Config:
+    """The configuration of a profile (tiny, laptop, a100), shrunk to ``size="nano"`` for tests.
+
+    Raises ValueError for a name that does not exist.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile {profile!r}: expected one of {', '.join(PROFILES)}")
+    if size not in SIZES:
+        raise ValueError(f"size {size!r}: expected None or 'nano'")
+    config = Config(profile=profile, size=size)
+    if profile != "a100":
+        config = _override(config, _LAPTOP)
+    if profile == "tiny":
+        config = _override(config, _TINY)
+    if size == "nano":
+        config = _override(config, _NANO)
+    return config

@@ -1,0 +1,242 @@
+"""The one training loop of the kit, its progress line, its checkpoints, and where artefacts live.
+
+Ground floor: every room that trains calls ``fit``. A batch is a pure function of the step number, and the
+random state of a step is set from it, so that work resumed after a kill ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from a2lite import ROOT
+
+# ---------------------------------------------------------------- progress
+
+
+class Progress:
+    """One line that rewrites itself in a terminal or notebook, and is printed every ten seconds into a log."""
+
+    def __init__(self, name: str, total: int):
+        self.name, self.total = name, total
+        self.start = self.last = time.perf_counter()
+        self.first: int | None = None
+        self.live = sys.stdout.isatty() or "ipykernel" in sys.modules
+        self.quiet = os.environ.get("A2LITE_QUIET") == "1"
+
+    def update(self, done: int, **values: float) -> None:
+        """Say that ``done`` of ``total`` are done, with a few figures beside."""
+        now = time.perf_counter()
+        if self.first is None:
+            self.first = done - 1
+        if self.quiet or (done < self.total and now - self.last < (0.5 if self.live else 10.0)):
+            return
+        self.last = now
+        rate = (done - self.first) / max(now - self.start, 1e-9)
+        figures = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
+        left = _clock((self.total - done) / max(rate, 1e-9))
+        line = f"{self.name}  {done}/{self.total}  {figures}  {rate:.1f}/s  {left} left"
+        if done >= self.total:
+            line = f"{self.name}  {done}/{self.total}  {figures}  in {_clock(now - self.start)}"
+        end = "\n" if done >= self.total or not self.live else ""
+        print(("\r" if self.live else "") + line.ljust(100), end=end, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(round(seconds)), 60)
+    return f"{minutes}:{seconds:02d}"
+
+
+# ---------------------------------------------------------------- the loop
+
+
+@dataclass
+class Trace:
+    """What a training run reported: per key of the loss (or of the evaluation) its steps and values."""
+
+    steps: dict[str, list[int]] = field(default_factory=dict)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, step: int, **figures: float) -> None:
+        for key, value in figures.items():
+            self.steps.setdefault(key, []).append(step)
+            self.values.setdefault(key, []).append(round(float(value), 6))
+
+
+def adamw(model: nn.Module, lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; biases and norms (1-d) are not decayed."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        dict(params=[p for p in parameters if p.ndim > 1], lr=lr, weight_decay=weight_decay),
+        dict(params=[p for p in parameters if p.ndim <= 1], lr=lr, weight_decay=0.0),
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.98))
+
+
+def schedule(step: int, steps: int, warmup: int = 50, floor: float = 0.05) -> float:
+    """Linear warm-up to 1, then linear decay to ``floor``: the factor on every group's rate at ``step``."""
+    warmup = min(warmup, max(1, steps // 10))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 1 - (1 - floor) * (step - warmup) / max(1, steps - warmup)
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any], dict[str, Tensor]],
+    batches: Callable[[int], Any],
+    *,
+    steps: int,
+    lr: float | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    name: str = "fit",
+    path: Path | None = None,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    evaluate_every: int = 0,
+    log_every: int = 10,
+    clip: float = 1.0,
+    seed: int = 0,
+    save_seconds: float = 60.0,
+) -> Trace:
+    """Train ``model`` for ``steps`` steps of AdamW (or of ``optimizer``) on ``loss(model, batches(step))["loss"]``.
+
+    With ``path``, the whole state goes to ``<path>.resume`` at least every ``save_seconds`` and when the run is
+    interrupted; a run with the same ``path`` goes on from there, and the file is removed at the end. Several
+    processes (``accelerate launch``) take batches ``step * processes + rank``. Returns the ``Trace``.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator()
+    optimizer = optimizer or adamw(model, lr)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    resume = path.with_name(path.name + ".resume") if path else None
+    trace, first = Trace(), 0
+    if resume and resume.exists():
+        first, rates, trace = _load_resume(resume, accelerator.unwrap_model(model), optimizer)
+    progress, started, saved = Progress(name, steps), time.perf_counter() - trace.seconds, time.perf_counter()
+    step = first
+    try:
+        for step in range(first, steps):
+            torch.manual_seed(seed * 1_000_003 + step)
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = rate * schedule(step, steps)
+            model.train()
+            terms = loss(model, batches(step * accelerator.num_processes + accelerator.process_index))
+            optimizer.zero_grad()
+            accelerator.backward(terms["loss"])
+            accelerator.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            figures = {key: float(value.detach()) for key, value in terms.items()}
+            if not math.isfinite(figures["loss"]):
+                raise ValueError(f"{name}: loss is {figures['loss']} at step {step}; lower the learning rate")
+            last = step + 1 == steps
+            if step % log_every == 0 or last:
+                trace.add(step, **figures)
+            if evaluate and (last or (evaluate_every and (step + 1) % evaluate_every == 0)):
+                model.eval()
+                trace.add(step, **evaluate(accelerator.unwrap_model(model)))
+            progress.update(step + 1, **figures)
+            trace.seconds = time.perf_counter() - started
+            if resume and time.perf_counter() - saved > save_seconds and accelerator.is_main_process:
+                _save_resume(resume, step + 1, rates, trace, accelerator.unwrap_model(model), optimizer)
+                saved = time.perf_counter()
+    except KeyboardInterrupt:
+        if resume:
+            _save_resume(resume, step, rates, trace, accelerator.unwrap_model(model), optimizer)
+        raise
+    if resume:
+        resume.unlink(missing_ok=True)
+    accelerator.unwrap_model(model).eval()
+    return trace
+
+
+def _save_resume(path: Path, step: int, rates: list[float], trace: Trace, model: nn.Module, optimizer) -> None:
+    state = dict(step=step, rates=rates, trace=asdict(trace), model=model.state_dict(), optimizer=optimizer.state_dict())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def _load_resume(path: Path, model: nn.Module, optimizer) -> tuple[int, list[float], Trace]:
+    try:
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except Exception as error:  # a half-written or foreign file, or another architecture
+        raise ValueError(f"{path}: cannot be resumed ({type(error).__name__}); delete it to start anew") from error
+    print(f"resumed at step {state['step']} from {path.name}")
+    return state["step"], state["rates"], Trace(**state["trace"])
+
+
+# ---------------------------------------------------------------- checkpoints and artefacts
+
+
+def save_checkpoint(path: Path, module: nn.Module | dict[str, Tensor], config: Any, half: bool = True, **meta: Any) -> None:
+    """Write weights and buffers as safetensors, float ones in fp16 when ``half``; atomic.
+
+    ``config`` (a dataclass section) and ``meta`` (JSON-able, a ``Trace`` too) go into the file's metadata.
+    """
+    state = module.state_dict() if isinstance(module, nn.Module) else module
+    shrink = lambda t: t.half() if half and t.dtype == torch.float32 else t  # noqa: E731
+    tensors = {key: shrink(value).contiguous().clone() for key, value in state.items()}
+    meta = {key: asdict(value) if is_dataclass(value) else value for key, value in meta.items()}
+    header = dict(config=json.dumps(asdict(config)), meta=json.dumps(meta))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata=header)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save_checkpoint`` wrote: float32 tensors, and ``dict(config=..., **meta)``.
+
+    FileNotFoundError or ValueError with one line that names the file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such checkpoint; run the notebook that makes it, or restore data_samples/")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: is not a whole safetensors file ({error}); restore or retrain it") from None
+    if "config" not in header:
+        raise ValueError(f"{path}: carries no a2lite configuration; expected a checkpoint written by a2lite")
+    widen = {key: value.float() if value.dtype == torch.float16 else value for key, value in tensors.items()}
+    return widen, dict(config=json.loads(header["config"]), **json.loads(header["meta"]))
+
+
+def artefact_path(name: str, profile: str) -> Path:
+    """Where a notebook at ``profile`` writes the artefact ``name`` (its folder is made)."""
+    folder = ROOT / "runs" / profile / "artefacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def find_artefact(name: str, profile: str) -> Path:
+    """The artefact of this profile's own run if there is one, else the shipped one; prints which.
+
+    FileNotFoundError names both places.
+    """
+    own, shipped = ROOT / "runs" / profile / "artefacts" / name, ROOT / "data_samples" / "checkpoints" / name
+    for path, origin in ((own, f"from your own run ({profile})"), (shipped, "as shipped")):
+        if path.exists():
+            print(f"{name}: {origin}")
+            return path
+    raise FileNotFoundError(f"{name}: neither in {own.parent} nor in {shipped.parent}; run the notebook that makes it")

@@ -1,0 +1,82 @@
+"""The training loop: resumes exactly, never loses a result, says what is wrong in one line."""
+
+import pytest
+import torch
+from torch import nn
+
+from a2lite.config import load_config
+from a2lite.fit import Trace, fit, load_checkpoint, save_checkpoint, schedule
+
+
+def batches(step):
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randn(8, 4, generator=generator)
+    return x, x.sum(1, keepdim=True)
+
+
+def squared(model, batch):
+    return {"loss": (model(batch[0]) - batch[1]).square().mean()}
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+
+
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+    whole = network()
+    fit(whole, squared, batches, steps=30, lr=1e-2)
+
+    def dies_at_17(step):
+        if step == 17:
+            raise KeyboardInterrupt
+        return batches(step)
+
+    cut = network()
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, squared, dies_at_17, steps=30, lr=1e-2, path=tmp_path / "run")
+    fresh = network()
+    trace = fit(fresh, squared, batches, steps=30, lr=1e-2, path=tmp_path / "run")
+    for a, b in zip(whole.parameters(), fresh.parameters()):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert trace.steps["loss"][0] == 0 and trace.steps["loss"][-1] == 29
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resume_file_of_another_network_is_refused_in_one_line(tmp_path):
+    (tmp_path / "run.resume").write_bytes(b"not a state")
+    with pytest.raises(ValueError, match="run.resume: cannot be resumed .* delete it"):
+        fit(network(), squared, batches, steps=3, lr=1e-2, path=tmp_path / "run")
+
+
+def test_a_diverging_loss_stops_the_run():
+    with pytest.raises(ValueError, match="loss is nan at step 0; lower the learning rate"):
+        fit(network(), lambda m, b: {"loss": squared(m, b)["loss"] * float("nan")}, batches, steps=3, lr=1e-2)
+
+
+def test_the_schedule_warms_up_and_decays():
+    assert schedule(0, 1000) == pytest.approx(1 / 50)
+    assert schedule(49, 1000) == 1
+    assert schedule(1000, 1000) == pytest.approx(0.05)
+
+
+def test_a_checkpoint_round_trip_keeps_weights_config_and_trace(tmp_path):
+    model, trace = network(), Trace()
+    trace.add(3, loss=0.5)
+    save_checkpoint(tmp_path / "m.safetensors", model, load_config().rvq, half=False, trace=trace)
+    state, meta = load_checkpoint(tmp_path / "m.safetensors")
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(state[key], value, rtol=0, atol=0)
+    assert meta["config"]["group"] == 5 and meta["trace"]["values"]["loss"] == [0.5]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"version https://git-lfs.github.com/spec/v1"])
+def test_a_broken_checkpoint_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="m.safetensors: is not a whole safetensors file"):
+        load_checkpoint(path)
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "absent.safetensors")
