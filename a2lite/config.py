@@ -44,10 +44,13 @@ class WorldConfig:
     """The synthetic world that stands in for FLAME-QA (Sec. 4) where no data can be shipped."""
 
     seed: int = 0
-    train: int = 2800  # samples; the paper's data set has ~100k (Sec. 4)
+    train: int = 2640  # dialogues, 60 pairs x a deck of 22 x 2; the paper has ~100k (Sec. 4); 3 in 22 high-dynamic
+    train_read: int = 360  # sentences to read aloud, for the tasks TTS and Repeat
     dev: int = 200
     test: int = 320  # per held-out axis
-    high_dynamic: int = 300  # of the training samples; the paper's subset has ~1k (Sec. 4), 0.8K (App. A)
+    two_turns: float = 0.15  # share of dialogues whose emotion is set one turn earlier
+    coarticulation: float = 0.035  # s, width of the Gaussian by which visemes reach into their neighbours
+    noise: float = 0.02  # smooth random movement of the expression coefficients
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,21 @@ class RVQConfig:
     face_weight: float = 1e5  # Eq. 9
     velocity_weight: float = 1e2  # Eq. 10
     acceleration_weight: float = 1e2  # Eq. 10
+    param_space: str = "normalised"  # open: Eq. 8 on z-scored parameters; on "raw" ones the head hardly counts
     reduction: str = "mean"  # open: over frames and vertices (coordinates are summed), or "sum"
     vertices: int | None = None  # Eq. 10 says all; a number takes that many, spread evenly
     codebook: str = "ema"  # open: "ema" (+ k-means start, revival), or "gradient" (Eq. 4 literally; collapses)
     ema_decay: float = 0.98  # open
+    revive_below: float = 0.03  # open: a code used less than this share of even use is drawn anew
+    std_floor: float = 0.2  # open: a parameter is divided by its std, or by this share of its part's largest
     crop: int = 40  # open: frames per training crop
     batch: int = 512  # App. B, 64 per GPU on 8 GPUs
     epochs: int = 6  # App. B
     lr: float = 1e-4  # App. B, AdamW
     lite_lr: float | None = None
     lite_steps: int | None = None
+    lite_velocity_weight: float | None = None  # ARTalk's 1e7; with 1e2 the upper face moves 1.3 to 1.6 times too much
+    lite_acceleration_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,15 +93,24 @@ class SpeechConfig:
     """Speech tokens at 25 Hz: the roles of Step-Audio 2's S3 tokenizer and of its flow detokenizer."""
 
     n_mels: int = 80
-    n_fft: int = 1024
-    window: int = 640
+    window: int = 640  # samples, Hann; its quarter is the hop
     levels: tuple[int, ...] = (3,) * 8  # S3 tokenizer v2: FSQ with 3^8 = 6561 codes
     width: int = 256
     lookahead: int = 3  # tokens; Step-Audio 2 streams 25 + 3
+    rounds: int = 6  # iterations of the spectrogram inversion per frame
     crop: int = 32  # tokens per training crop
     batch: int = 16
     lr: float = 1e-3
     steps: int = 1200
+
+
+_SYSTEM = {  # AQAA and ASR as Step-Audio-2-mini was trained; the other two it leaves to its users
+    "AQAA": "You are a helpful assistant.",
+    "Repeat": "Repeat what you hear.",
+    "TTS": "Read this text aloud.",
+    "ASR": "请记录下你所听到的语音内容。",  # write down what you hear
+}
+_SHARES = {"AQAA": 0.65, "ASR": 0.15, "QA": 0.1, "Repeat": 0.05, "TTS": 0.05}  # QA: in writing
 
 
 @dataclass(frozen=True)
@@ -112,7 +129,10 @@ class BackboneConfig:
     kv_heads: int = 4
     intermediate: int = 18944
     rope_theta: float = 1e6
+    tie_embeddings: bool = False
     max_positions: int = 16384
+    piece: float = 25.0  # seconds; a longer question is heard in pieces
+    system: dict[str, str] = field(default_factory=lambda: dict(_SYSTEM))  # the system text of each task
     text_vocab: int = 151643  # BPE size; the lite tokenizer is trained on the synthetic world's texts
     audio_codes: int = 6561
     hidden_state: str = "at"  # open, which H_t: the state "at" the audio token, or the one "before", that predicts it
@@ -122,6 +142,7 @@ class BackboneConfig:
     text_steps: int = 0  # pretraining, lite only: text QA
     ctc_steps: int = 0  # pretraining, lite only: encoder on the question's words
     speech_steps: int = 0  # pretraining, lite only: spoken question answering
+    shares: dict[str, float] = field(default_factory=lambda: dict(_SHARES))  # of the tasks in the speech steps
     batch: int = 16
     lr: float = 1e-3  # pretraining, lite only
     max_new_tokens: int = 2048
@@ -171,6 +192,13 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class RealtimeConfig:
+    """Streaming (Sec. 6.1); a motion event leaves per connector segment."""
+
+    voice_chunk: int = 25  # open: audio tokens given to the speech decoder at a time; Step-Audio 2 takes 25
+
+
+@dataclass(frozen=True)
 class Config:
     """One profile at one size; sections as above. ``flat()`` gives every field for a checkpoint's metadata."""
 
@@ -185,6 +213,7 @@ class Config:
     connector: ConnectorConfig = field(default_factory=ConnectorConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
 
     def flat(self) -> dict[str, dict[str, Any]]:
         return {name: asdict(getattr(self, name)) for name in _SECTIONS}
@@ -197,21 +226,23 @@ class Config:
 _SECTIONS = tuple(f.name for f in fields(Config) if f.name not in ("profile", "size"))
 
 _LAPTOP: dict[str, dict[str, Any]] = {
-    "rvq": dict(vertices=400, batch=64, lite_lr=5e-4, lite_steps=1400),
+    "rvq": dict(vertices=200, batch=32, lite_lr=1e-3, lite_steps=1000, lite_velocity_weight=1e7),
     "speech": dict(levels=(8, 5, 5, 5), width=224),
     "backbone": dict(
         n_mels=80, encoder_width=256, encoder_layers=2, encoder_heads=4, adapter_width=256, hidden=256, layers=4,
-        heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, max_positions=2048, text_vocab=600, audio_codes=1000,
-        lite_text_weight=4.0, text_steps=200, ctc_steps=800, speech_steps=1500, max_new_tokens=600,
+        heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, tie_embeddings=True, max_positions=2048,
+        text_vocab=1300, audio_codes=1000, lite_text_weight=4.0, text_steps=300,
+        ctc_steps=1000, speech_steps=900, max_new_tokens=600,
     ),
     "connector": dict(width=192, layers=3, heads=6, feedforward=576),
     "lora": dict(rank=16, alpha=16),
     "training": dict(lite_lora_lr=1e-3, lite_connector_lr=1e-3, batch=16, stage1_steps=300, stage2_steps=150,
                      stage3_steps=60),
+    "realtime": dict(voice_chunk=5),
 }
 
 _TINY: dict[str, dict[str, Any]] = {
-    "world": dict(train=40, dev=4, test=4, high_dynamic=6),
+    "world": dict(train=25, train_read=4, dev=4, test=4),  # what data_samples/ holds
     "rvq": dict(lite_steps=30),
     "speech": dict(steps=20),
     "backbone": dict(text_steps=5, ctc_steps=5, speech_steps=5),
@@ -219,7 +250,7 @@ _TINY: dict[str, dict[str, Any]] = {
 }
 
 _NANO: dict[str, dict[str, Any]] = {
-    "world": dict(train=6, dev=2, test=2, high_dynamic=2),
+    "world": dict(train=6, train_read=2, dev=2, test=2),
     "rvq": dict(width=16, latent=16, codes=16, quantizers=3, vertices=40, batch=8, lite_lr=2e-3, lite_steps=20),
     "speech": dict(n_mels=40, levels=(4, 4, 4), width=32, batch=4, crop=8, steps=5),
     "backbone": dict(

@@ -89,7 +89,7 @@ class MotionConnector(nn.Module):
     def queries(self, hidden: Tensor) -> Tensor:
         """Feature downsampling and alignment: H (B, T, d) -> H' (B, T // G, width)."""
         if hidden.shape[1] < self.group:
-            raise ValueError(f"H has {hidden.shape[1]} states: expected at least {self.group}, one motion token's worth")
+            raise ValueError(f"H has {hidden.shape[1]} states: expected at least {self.group}, one motion token")
         return self.project(self.downsample(hidden.transpose(1, 2)).transpose(1, 2))
 
     def memory(self, codes: Tensor | None, batch: int) -> Tensor:
@@ -157,10 +157,13 @@ class MotionConnector(nn.Module):
     # ---- inference: segment by segment, the model's own history
 
     @torch.no_grad()
-    def step(self, hidden: Tensor, previous: Tensor | None) -> Tensor:
-        """One segment, greedy: H (B, n G, d) and the previous segment's codes (B, m, N_q) or None -> (B, n, N_q)."""
+    def step(self, hidden: Tensor, previous: Tensor | None, absent: Tensor | None = None) -> Tensor:
+        """One segment, greedy: H (B, n G, d) and the previous segment's codes (B, m, N_q) or None -> (B, n, N_q).
+
+        ``absent`` (B, n) marks the tokens of a ragged batch that lie beyond their answer's end.
+        """
         queries = self.queries(hidden)
-        x = self.decode(queries, self.memory(previous, len(hidden)))
+        x = self.decode(queries, self.memory(previous, len(hidden)), absent)
         if not isinstance(self.heads, DepthHeads):
             return self.logits(x, None).argmax(-1)
         codes = torch.zeros(*x.shape[:2], self.quantizers, dtype=torch.long, device=x.device)
@@ -169,19 +172,31 @@ class MotionConnector(nn.Module):
         return codes
 
     @torch.no_grad()
-    def generate(self, hidden: Tensor, segment: int | None = None) -> Tensor:
-        """A whole answer, segment after segment: H (B, T, d) -> codes (B, T // G, N_q)."""
+    def generate(self, hidden: Tensor, segment: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Whole answers, segment after segment: H (B, T, d) -> codes (B, T // G, N_q).
+
+        ``lengths`` (B,) are the true numbers of motion tokens of a ragged batch; codes beyond them mean nothing.
+        """
         size = segment or self.config.segment
         span, tokens = size * self.group, hidden.shape[1] // self.group
         out: list[Tensor] = []
         for start in range(0, tokens * self.group, span):
             piece = hidden[:, start : min(start + span, tokens * self.group)]
-            out.append(self.step(piece, out[-1] if out else None))
+            out.append(self.step(piece, out[-1] if out else None, self._absent(start, piece, lengths)))
         return torch.cat(out, 1)
+
+    def _absent(self, start: int, piece: Tensor, lengths: Tensor | None) -> Tensor | None:
+        if lengths is None:
+            return None
+        places = start // self.group + torch.arange(piece.shape[1] // self.group, device=piece.device)
+        absent = places >= lengths[:, None]  # (B, n)
+        return absent & ~absent.all(1, keepdim=True)
 
 
 def motion_loss(logits: Tensor, codes: Tensor, lengths: Tensor) -> dict[str, Tensor]:
     """Eq. 5: cross-entropy summed over levels, averaged over the real tokens; also each level's own (level1 ..)."""
     real = torch.arange(codes.shape[1], device=codes.device) < lengths[:, None]  # (B, N)
+    if not real.any():
+        raise ValueError("motion_loss: no answer of the batch carries motion; expected at least one")
     levels = [F.cross_entropy(logits[real][:, k], codes[real][:, k]) for k in range(codes.shape[-1])]
     return dict(motion=torch.stack(levels).sum(), **{f"level{k + 1}": value.detach() for k, value in enumerate(levels)})

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Trace:
     def add(self, step: int, **figures: float) -> None:
         for key, value in figures.items():
             self.steps.setdefault(key, []).append(step)
-            self.values.setdefault(key, []).append(round(float(value), 6))
+            self.values.setdefault(key, []).append(float(f"{float(value):.6g}"))
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
@@ -94,6 +94,29 @@ def schedule(step: int, steps: int, warmup: int = 50, floor: float = 0.05) -> fl
     return 1 - (1 - floor) * (step - warmup) / max(1, steps - warmup)
 
 
+def shuffled(lengths: Sequence[int], batch: int, seed: int = 0, window: int = 8) -> Callable[[int], list[int]]:
+    """The indices of the batch of any step: endless shuffled passes over ``lengths``, like lengths together.
+
+    Every ``window`` batches of a pass are sorted by length, cut, and visited in random order: little padding, and
+    still a pure function of the step. A remainder smaller than a batch waits for another pass.
+    """
+    count = len(lengths)
+    batch = min(batch, count)
+    per_pass = count // batch
+
+    def indices(step: int) -> list[int]:
+        epoch, place = divmod(step, per_pass)
+        random = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(count, generator=random).tolist()
+        start = place // window * window * batch
+        pool = sorted(order[start : min(start + window * batch, per_pass * batch)], key=lambda i: lengths[i])
+        turn = torch.randperm(len(pool) // batch, generator=random.manual_seed(seed + start + epoch))
+        first = int(turn[place % window]) * batch
+        return pool[first : first + batch]
+
+    return indices
+
+
 def fit(
     model: nn.Module,
     loss: Callable[[nn.Module, Any], dict[str, Tensor]],
@@ -102,6 +125,8 @@ def fit(
     steps: int,
     lr: float | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    factor: Callable[[int], float] | None = None,
+    before_step: Callable[[int], None] | None = None,
     name: str = "fit",
     path: Path | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
@@ -115,7 +140,8 @@ def fit(
 
     With ``path``, the whole state goes to ``<path>.resume`` at least every ``save_seconds`` and when the run is
     interrupted; a run with the same ``path`` goes on from there, and the file is removed at the end. Several
-    processes (``accelerate launch``) take batches ``step * processes + rank``. Returns the ``Trace``.
+    processes (``accelerate launch``) take batches ``step * processes + rank``. ``factor(step)`` scales every
+    group's rate (``schedule`` by default); ``before_step(step)`` may change the model. Returns the ``Trace``.
     """
     from accelerate import Accelerator
 
@@ -133,7 +159,9 @@ def fit(
         for step in range(first, steps):
             torch.manual_seed(seed * 1_000_003 + step)
             for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * schedule(step, steps)
+                group["lr"] = rate * (factor(step) if factor else schedule(step, steps))
+            if before_step:
+                before_step(step)
             model.train()
             terms = loss(model, batches(step * accelerator.num_processes + accelerator.process_index))
             optimizer.zero_grad()
@@ -165,7 +193,9 @@ def fit(
 
 
 def _save_resume(path: Path, step: int, rates: list[float], trace: Trace, model: nn.Module, optimizer) -> None:
-    state = dict(step=step, rates=rates, trace=asdict(trace), model=model.state_dict(), optimizer=optimizer.state_dict())
+    state = dict(
+        step=step, rates=rates, trace=asdict(trace), model=model.state_dict(), optimizer=optimizer.state_dict()
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     torch.save(state, partial)
@@ -186,7 +216,9 @@ def _load_resume(path: Path, model: nn.Module, optimizer) -> tuple[int, list[flo
 # ---------------------------------------------------------------- checkpoints and artefacts
 
 
-def save_checkpoint(path: Path, module: nn.Module | dict[str, Tensor], config: Any, half: bool = True, **meta: Any) -> None:
+def save_checkpoint(
+    path: Path, module: nn.Module | dict[str, Tensor], config: Any, half: bool = True, **meta: Any
+) -> None:
     """Write weights and buffers as safetensors, float ones in fp16 when ``half``; atomic.
 
     ``config`` (a dataclass section) and ``meta`` (JSON-able, a ``Trace`` too) go into the file's metadata.

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from a2lite.config import load_config
-from a2lite.fit import Trace, fit, load_checkpoint, save_checkpoint, schedule
+from a2lite.fit import Trace, fit, load_checkpoint, save_checkpoint, schedule, shuffled
 
 
 def batches(step):
@@ -80,3 +80,23 @@ def test_a_broken_checkpoint_is_named_in_one_line(tmp_path, content):
         load_checkpoint(path)
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "absent.safetensors")
+
+
+def test_shuffled_visits_every_sample_once_per_pass_and_keeps_like_lengths_together():
+    lengths = torch.randint(5, 300, (70,), generator=torch.Generator().manual_seed(0)).tolist()
+    batch = shuffled(lengths, 8)
+    first = [batch(step) for step in range(8)]
+    seen = [i for indices in first for i in indices]
+    assert len(set(seen)) == len(seen) == 64
+    spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in first]
+    assert sum(spread) / 8 < 60
+    assert batch(3) == first[3] and batch(8) != first[0]
+    assert shuffled([5, 5, 5], 16)(0) in ([0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0])
+
+
+def test_a_hook_runs_before_each_step_and_a_factor_scales_the_rate():
+    seen, model = [], network()
+    fit(model, squared, batches, steps=4, lr=1e-2, factor=lambda step: 0.0, before_step=seen.append)
+    for a, b in zip(model.parameters(), network().parameters()):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert seen == [0, 1, 2, 3]

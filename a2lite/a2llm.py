@@ -1,0 +1,163 @@
+"""A2-LLM whole: the audio language model, LoRA on its seven projections, and the Motion Connector on its H.
+
+Sec. 3.3, 5.2-5.4 of A2-LLM; built in notebooks/06_three_stage_training.ipynb. The loss is Eq. 6; one forward
+pass of the language model serves both of its terms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from a2lite.backbone import Backbone, Batch, align_tail, collate
+from a2lite.backbone.pretraining import augment
+from a2lite.backbone.tasks import Item, converse
+from a2lite.config import Config
+from a2lite.connector import MotionConnector, motion_loss
+from a2lite.fit import load_checkpoint, save_checkpoint
+from a2lite.rvq import MotionRVQ
+
+
+@dataclass
+class Example:
+    """One training example: a sample's sounds and texts, the task (Sec. 4), and the answer's motion codes (N, N_q).
+
+    ASR has no spoken answer, so its ``codes`` are None and it carries no motion loss.
+    """
+
+    item: Item
+    codes: Tensor | None
+    task: str = "AQAA"
+
+
+@dataclass
+class AvatarBatch:
+    """Dialogues with the motion codes (B, N, N_q) of their answers; ``lengths`` (B,) is 0 where there is no motion."""
+
+    sequence: Batch
+    codes: Tensor
+    lengths: Tensor
+
+
+def examples_of(items: Sequence[Item], motions: Sequence[Tensor], rvq: MotionRVQ, task: str = "AQAA") -> list[Example]:
+    """Items and their answers' motion (T, 58), tokenized once by the frozen motion tokenizer."""
+    codes = [rvq.encode(torch.as_tensor(motion)[None])[0] for motion in motions]
+    return [Example(item, None if task == "ASR" else c, task) for item, c in zip(items, codes)]
+
+
+class A2LLM(nn.Module):
+    """Backbone + LoRA + connector (Fig. 1). ``lora=False`` freezes the language model: Table 6's Adapter-Only.
+
+    The motion tokenizer is frozen and serves to decode.
+    """
+
+    def __init__(self, config: Config, backbone: Backbone, rvq: MotionRVQ, lora: bool = True):
+        super().__init__()
+        self.config, self.lora = config, lora
+        self.backbone = backbone.requires_grad_(False)
+        self.rvq = rvq.requires_grad_(False)
+        self.connector = MotionConnector(config.connector, config.rvq, config.backbone.hidden)
+        if lora:
+            c = config.lora
+            adapter = LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=list(c.targets))
+            inject_adapter_in_model(adapter, self.backbone.lm)
+
+    def train(self, mode: bool = True) -> A2LLM:
+        super().train(mode)
+        self.rvq.eval()
+        return self
+
+    # ---- Eq. 6
+
+    def collate(self, examples: Sequence[Example], generator: torch.Generator | None = None) -> AvatarBatch:
+        """Examples side by side, padded on the right; with a ``generator`` what is heard is augmented."""
+        change = (lambda mel: augment(mel, generator)) if generator else (lambda mel: mel)
+        v, c = self.backbone.vocabulary, self.backbone.config
+        none = torch.zeros(0, self.rvq.config.quantizers, dtype=torch.long)
+        codes = [none if example.codes is None else example.codes for example in examples]
+        return AvatarBatch(
+            sequence=collate([converse(example.task, example.item, v, c, change=change) for example in examples]),
+            codes=nn.utils.rnn.pad_sequence(codes, True),
+            lengths=torch.tensor([len(c) for c in codes]),
+        )
+
+    def hidden(self, sequence: Batch) -> tuple[Tensor, Tensor]:
+        """Logits (B, L, V), and H of the answers' audio tokens (B, T, d), each T brought to a multiple of G."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.lora):
+            logits, states = self.backbone(sequence)
+            tail = self.config.backbone.tail
+            rows = [align_tail(h, self.rvq.config.group, tail) for h in self.backbone.audio_hidden(sequence, states)]
+        return logits, nn.utils.rnn.pad_sequence(rows, True)
+
+    def loss(self, batch: AvatarBatch) -> dict[str, Tensor]:
+        """L = L_seq + lambda L_motion (Eq. 6), with L_motion of Eq. 5 over the answers that carry motion."""
+        logits, hidden = self.hidden(batch.sequence)
+        terms = self.backbone.sequence_loss(batch.sequence, logits)
+        if batch.lengths.max() == 0:
+            return dict(terms, seq=terms["loss"].detach())
+        motion = motion_loss(self.connector(hidden, batch.codes, batch.lengths), batch.codes, batch.lengths)
+        total = self.config.training.motion_weight * motion["motion"]
+        if self.lora:
+            total = total + terms["loss"]
+        return dict(terms, loss=total, seq=terms["loss"].detach(), **{k: v.detach() for k, v in motion.items()})
+
+    # ---- LoRA
+
+    def lora_layers(self) -> Iterator[LoraLayer]:
+        return (module for module in self.backbone.lm.modules() if isinstance(module, LoraLayer))
+
+    def lora_parameters(self) -> list[nn.Parameter]:
+        return [p for name, p in self.backbone.lm.named_parameters() if "lora_" in name]
+
+    def reset_lora(self) -> None:
+        """Sec. 5.3, stage 2: throw the LoRA weights away; the language model answers as before stage 1."""
+        for layer in self.lora_layers():
+            layer.reset_lora_parameters("default", init_lora_weights=True)
+
+    # ---- motion
+
+    @torch.no_grad()
+    def motion(self, codes: Tensor) -> Tensor:
+        """Codes (B, N, N_q) -> motion (B, N G, 58), with as many levels as ``config.connector.decode_levels``."""
+        return self.rvq.decode(codes, levels=self.config.connector.decode_levels)
+
+    # ---- checkpoints: LoRA and connector, and on which base they stand
+
+    def state(self) -> dict[str, Tensor]:
+        lora = {f"lora.{n}": p for n, p in self.backbone.lm.state_dict().items() if "lora_" in n}
+        return {**lora, **{f"connector.{n}": p for n, p in self.connector.state_dict().items()}}
+
+    def save(self, path: Path, **meta) -> None:
+        """LoRA and connector in one safetensors file (fp16), with the identity of the backbone they belong to."""
+        save_checkpoint(path, self.state(), self.config.connector, base=identity(self.backbone), lora=self.lora, **meta)
+
+    @classmethod
+    def load(cls, path: str | Path, config: Config, backbone: Backbone, rvq: MotionRVQ) -> A2LLM:
+        """What ``save`` wrote, in eval mode. ValueError names the file when it belongs to another backbone."""
+        state, meta = load_checkpoint(path)
+        if "base" not in meta:
+            raise ValueError(f"{path}: is no A2-LLM checkpoint; expected one written by A2LLM.save")
+        if meta["base"] != identity(backbone):
+            raise ValueError(f"{path}: was trained on another backbone ({meta['base']}); load that one, or retrain it")
+        config = config.override(connector=meta["config"])
+        model = cls(config, backbone, rvq, lora=meta["lora"])
+        own = model.state()
+        if set(own) != set(state):
+            raise ValueError(f"{path}: holds other weights than this configuration has; load it with its own profile")
+        with torch.no_grad():
+            for name, value in state.items():
+                own[name].copy_(value)
+        return model.eval()
+
+
+def identity(backbone: Backbone) -> str:
+    """Twelve hex digits that tell one backbone from another: a hash of its embedding table, as stored in fp16."""
+    table = backbone.lm.get_input_embeddings().weight.detach().half().cpu().contiguous()
+    return hashlib.sha256(table.numpy().tobytes()).hexdigest()[:12]

@@ -1,0 +1,165 @@
+"""Encoder, adapter and Qwen2 as one module: from a dialogue to logits, hidden states H and the loss L_seq.
+
+The shape of Step-Audio-2-mini (Sec. 5.3): the adapter's vectors take the places of the ``<audio_patch>``
+embeddings, everything after that is a plain causal language model (Eq. 2 reads its H, Eq. 6 has its loss).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from a2lite.backbone.encoder import Adapter, Encoder, patch_count
+from a2lite.backbone.tokens import IGNORE, Dialogue, Vocabulary
+from a2lite.config import BackboneConfig
+from a2lite.fit import load_checkpoint, save_checkpoint
+
+
+@dataclass
+class Batch:
+    """Dialogues side by side, padded on the right (causal attention never looks there).
+
+    ids, labels (B, L) int64; mels (M, F, n_mels) with frames (M,): every sound of the batch in reading order.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    mels: Tensor
+    frames: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+
+
+def collate(dialogues: Sequence[Dialogue]) -> Batch:
+    """Dialogues of one vocabulary as a ``Batch``."""
+    pad = nn.utils.rnn.pad_sequence
+    v = dialogues[0].vocabulary
+    mels = [mel.float() for d in dialogues for mel in d.mels]
+    return Batch(
+        ids=pad([torch.tensor(d.ids) for d in dialogues], True, v.endoftext),
+        labels=pad([torch.tensor(d.labels) for d in dialogues], True, IGNORE),
+        mels=pad(mels, True) if mels else torch.zeros(0, 8, 1),
+        frames=torch.tensor([len(mel) for mel in mels], dtype=torch.long),
+    )
+
+
+def qwen2_config(config: BackboneConfig, vocabulary: Vocabulary) -> Qwen2Config:
+    """The language model's configuration for transformers."""
+    return Qwen2Config(
+        vocab_size=len(vocabulary),
+        hidden_size=config.hidden,
+        intermediate_size=config.intermediate,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        max_position_embeddings=config.max_positions,
+        tie_word_embeddings=config.tie_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        use_sliding_window=False,
+        bos_token_id=None,
+        eos_token_id=vocabulary.eot,
+        pad_token_id=vocabulary.endoftext,
+    )
+
+
+class Backbone(nn.Module):
+    """The large audio language model: hears, reads, and answers in interleaved text and audio tokens."""
+
+    def __init__(self, config: BackboneConfig, vocabulary: Vocabulary):
+        super().__init__()
+        self.config, self.vocabulary = config, vocabulary
+        self.encoder = Encoder(config)
+        self.adapter = Adapter(config)
+        self.lm = Qwen2ForCausalLM(qwen2_config(config, vocabulary))
+
+    @property
+    def device(self) -> torch.device:
+        return self.adapter.linear1.weight.device
+
+    def hear(self, mels: Tensor, frames: Tensor) -> Tensor:
+        """mels (M, F, n_mels) of ``frames`` (M,) -> (sum of patch counts, hidden), sound after sound."""
+        x = self.adapter(self.encoder(mels, frames))  # (M, P, hidden)
+        inside = torch.arange(x.shape[1], device=x.device) < patch_count(frames)[:, None]
+        return x[inside]
+
+    def embed(self, batch: Batch) -> Tensor:
+        """(B, L, hidden): token embeddings, with what was heard in the places of ``<audio_patch>``."""
+        x = self.lm.get_input_embeddings()(batch.ids)
+        if len(batch.frames):
+            places = (batch.ids == self.vocabulary.audio_patch)[:, :, None]
+            x = x.masked_scatter(places, self.hear(batch.mels, batch.frames).to(x.dtype))
+        return x
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits (B, L, vocabulary) and hidden states (B, L, hidden) after the last norm."""
+        out = self.lm(inputs_embeds=self.embed(batch), output_hidden_states=True, use_cache=False)
+        return out.logits, out.hidden_states[-1]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """L_seq of Eq. 6 as ``loss``; beside it the plain cross-entropies ``text`` and ``audio``."""
+        return self.sequence_loss(batch, self(batch)[0])
+
+    def sequence_loss(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
+        """Next-token cross-entropy on labelled positions, text tokens weighted by the config's text weight."""
+        target = batch.labels[:, 1:]
+        at = target != IGNORE
+        target = target[at]  # (N,)
+        each = F.cross_entropy(logits[:, :-1][at].float(), target, reduction="none")
+        v, c = self.vocabulary, self.config
+        audio = (target >= v.audio0) | (target == v.tts_pad)
+        weight = torch.where(audio, 1.0, c.text_weight if c.lite_text_weight is None else c.lite_text_weight)
+        mean = lambda mask: (each.detach() * mask).sum() / mask.sum().clamp(min=1)  # noqa: E731
+        return {"loss": (each * weight).sum() / weight.sum(), "text": mean(~audio), "audio": mean(audio)}
+
+    def audio_hidden(self, batch: Batch, hidden: Tensor) -> list[Tensor]:
+        """H of each labelled answer, (A, hidden) per dialogue: one state for every real audio code.
+
+        Read "at" the code's own position or "before" it (``config.hidden_state``); the paper leaves it open.
+        """
+        places = self.vocabulary.is_code(batch.labels)
+        if self.config.hidden_state == "before":
+            places = places.roll(-1, 1)
+        return [row[place] for row, place in zip(hidden, places, strict=True)]
+
+    # ------------------------------------------------------------ checkpoints
+
+    def save(self, path: Path, half: bool = True, **meta) -> None:
+        """Weights (fp16 when ``half``) and the tokenizer in one safetensors file."""
+        state = self.state_dict()
+        if self.config.tie_embeddings:
+            state.pop("lm.lm_head.weight")
+        save_checkpoint(path, state, self.config, half, tokenizer=self.vocabulary.to_json(), **meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Backbone:
+        """What ``save`` wrote, in eval mode; one clear line of error for another file."""
+        state, meta = load_checkpoint(path)
+        if "tokenizer" not in meta:
+            raise ValueError(f"{path}: holds no tokenizer; expected a backbone checkpoint")
+        model = cls(BackboneConfig(**meta["config"]), Vocabulary.from_json(meta["tokenizer"]))
+        missing, unknown = model.load_state_dict(state, strict=False)
+        if unknown or set(missing) - {"lm.lm_head.weight"}:
+            raise ValueError(
+                f"{path}: is of another version of the backbone; restore data_samples/ or retrain it"
+            )
+        return model.eval()
+
+
+def align_tail(hidden: Tensor, group: int, tail: str = "repeat") -> Tensor:
+    """H (A, hidden) cut or lengthened to a multiple of ``group`` audio tokens (the paper does not say how).
+
+    "repeat" repeats the last state, so that the face moves as long as the voice; "drop" drops the tail.
+    """
+    over = len(hidden) % group
+    if tail == "drop" or over == 0:
+        return hidden[: len(hidden) - over]
+    if tail != "repeat":
+        raise ValueError(f"tail {tail!r}: expected 'repeat' or 'drop'")
+    return torch.cat([hidden, hidden[-1:].expand(group - over, -1)])

@@ -1,0 +1,300 @@
+"""How the backbone learns at small sizes, in the order in which the real one did: text, ears, speech.
+
+Step-Audio-2-mini began as a text model, was given ears by speech recognition, and then learned to speak; A2-LLM
+starts from the result (Sec. 5.3). All at once from random weights it never grounds its answers in the question:
+notebook 04 shows that run. (i) The language model answers written questions. (ii) Encoder and adapter learn by
+CTC to put the language model's own text embeddings in the places of ``<audio_patch>``. (iii) Spoken questions,
+spoken answers, with the other tasks mixed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from a2lite.backbone.encoder import patch_count
+from a2lite.backbone.model import Backbone, Batch, collate
+from a2lite.backbone.tasks import Item, converse, silence
+from a2lite.backbone.tokens import IGNORE, Dialogue, Vocabulary
+from a2lite.config import BackboneConfig
+from a2lite.fit import Trace, fit, load_checkpoint, shuffled
+
+
+def train_vocabulary(items: Sequence[Item], config: BackboneConfig) -> Vocabulary:
+    """BPE over the items' texts and the prompts, the latter often enough to become whole words."""
+    prompts = [*config.system.values(), "system\n", "human\n", "assistant\n"]
+    texts = [text for item in items for e in item.exchanges for text in (e.question, e.answer)]
+    return Vocabulary.train(texts + prompts * max(1, len(items) // 20), config.text_vocab, config.audio_codes)
+
+
+def augment(mel: Tensor, generator: torch.Generator, warp: float = 0.1) -> Tensor:
+    """Another voice says it, (F, n_mels) -> (F', n_mels): tempo, vocal tract length, loudness, two masks."""
+    tempo, tract, shift, gain = (2 * torch.rand(4, generator=generator) - 1).tolist()
+    frames, bins = max(16, round(len(mel) * (1 + warp * tempo))), mel.shape[1]
+    t = torch.linspace(-1, 1, frames)
+    f = torch.linspace(-1, 1, bins) * (1 + warp * tract) + warp * tract + 0.05 * shift  # the lowest bin stays
+    grid = torch.stack(torch.broadcast_tensors(f[None], t[:, None]), -1)  # (F', n_mels, 2)
+    image = F.grid_sample(mel.float()[None, None], grid[None], padding_mode="border", align_corners=True)
+    mel = image[0, 0] + 0.1 * gain
+    for axis, most in ((0, 12), (1, 10)):
+        width = int(torch.randint(most, (1,), generator=generator))
+        start = int(torch.randint(max(1, mel.shape[axis] - width), (1,), generator=generator))
+        mel.narrow(axis, start, min(width, mel.shape[axis])).fill_(mel.mean())
+    lead = int(torch.randint(50, (1,), generator=generator))  # half a second of silence at most
+    return torch.cat([mel.min().expand(lead, bins), mel])
+
+
+class Curriculum:
+    """The batches of the three steps, each a pure function of the step number."""
+
+    def __init__(self, items: Sequence[Item], vocabulary: Vocabulary, config: BackboneConfig, seed: int = 0):
+        self.vocabulary, self.config, self.seed = vocabulary, config, seed
+        asked = [item for item in items if item.task == "AQAA"]
+        read = [item for item in items if item.task != "AQAA"]
+        self.pools = {"all": list(items), "AQAA": asked, "TTS": read or asked}
+        self.indices = {
+            name: shuffled([item.length for item in pool], config.batch, seed)
+            for name, pool in self.pools.items()
+        }
+        self.indices["text"] = shuffled([item.length for item in asked], 2 * config.batch, seed)
+        self.pools["text"] = asked
+
+    def _pick(self, step: int, pool: str = "AQAA") -> tuple[list[Item], torch.Generator]:
+        """The members of a batch, and the random numbers of the step."""
+        chosen = [self.pools[pool][i] for i in self.indices[pool](step)]
+        return chosen, torch.Generator().manual_seed(7919 * self.seed + step)
+
+    def text(self, step: int) -> Batch:
+        """(i) Questions spelled out where patches will stand, answers in writing; first close, then drawn out."""
+        items, g = self._pick(step, "text")
+        pace = min(1.0, max(0.0, 2.5 * step / self.config.text_steps - 1.25))
+        return collate([self.spelled(item, g, pace) for item in items])
+
+    def spelled(self, item: Item, g: torch.Generator, pace: float = 1.0) -> Dialogue:
+        dialogue = Dialogue(self.vocabulary, self.config.system["AQAA"])
+        for e in item.exchanges:
+            seats = drawl(self.vocabulary.encode(e.question), self.vocabulary.audio_patch, g, pace)
+            dialogue.spell(seats).write(e.answer)
+        return dialogue
+
+    def words(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(ii) What was said and its text: mels (M, F, n_mels), frames (M,), text ids (N,), their counts (M,).
+
+        Of a sample that asks, the question or, one time in four, the answer; of one that reads, what is read.
+        """
+        items, g = self._pick(step, "all")
+        pairs = []
+        for item in items:
+            for e in item.exchanges:
+                asks = item.task == "AQAA" and torch.rand((), generator=g) < 0.75
+                pairs.append((e.question, e.question_mels) if asks else (e.answer, e.answer_mels))
+        heard = [augment(mel, g) for _, mels in pairs for mel in mels[:1]]
+        texts = [torch.tensor(self.vocabulary.encode(text)) for text, _ in pairs]
+        counts = lambda tensors: torch.tensor([len(t) for t in tensors])  # noqa: E731
+        return nn.utils.rnn.pad_sequence(heard, True), counts(heard), torch.cat(texts), counts(texts)
+
+    def speech(self, step: int) -> Batch:
+        """(iii) One task per batch, drawn by the config's shares."""
+        shares, g = self.config.shares, torch.Generator().manual_seed(104729 * self.seed + step)
+        task = list(shares)[int(torch.multinomial(torch.tensor(list(shares.values())), 1, generator=g))]
+        items, g = self._pick(step, "TTS" if task in ("TTS", "Repeat") else "AQAA")
+        if task == "QA":
+            return collate([self.spelled(item, g) for item in items])
+        change = lambda mel: augment(mel, g)  # noqa: E731
+        return collate([converse(task, item, self.vocabulary, self.config, change=change) for item in items])
+
+    def blind(self, step: int) -> Batch:
+        """The control: nothing heard, only how the world's answers go."""
+        return collate([self.unheard(item) for item in self._pick(step)[0]])
+
+    def unheard(self, item: Item) -> Dialogue:
+        return silence(self.vocabulary, self.config).say(item.last.answer, item.last.codes)
+
+
+def drawl(ids: Sequence[int], gap: int, g: torch.Generator, pace: float = 1.0) -> list[int]:
+    """Text ids as CTC would place them: held for 1 to 4 places, 0 to 6 gaps between; close together at pace 0."""
+    out = []
+    hold, pause = (7 * pace * torch.rand(2, len(ids), generator=g) ** 3).int().tolist()
+    for token, more, gaps in zip(ids, hold, pause, strict=True):
+        out += [token] * (1 + more // 2) + [gap] * gaps
+    return out
+
+
+class Listener(nn.Module):
+    """Encoder and adapter under CTC whose output layer is the language model's own embedding of text."""
+
+    def __init__(self, model: Backbone):
+        super().__init__()
+        self.encoder, self.adapter = model.encoder, model.adapter
+        v, table = model.vocabulary, model.lm.get_input_embeddings().weight.detach()
+        targets = torch.cat([table[v.audio_patch][None], table[: v.texts]])  # blank first
+        self.register_buffer("targets", F.normalize(targets, dim=1))
+        self.size = float(targets.norm(dim=1).mean())
+        self.scale = nn.Parameter(torch.tensor(16.0))
+
+    def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
+        """Log-probabilities (M, P, 1 + text tokens) of blank and text."""
+        x = F.normalize(self.adapter(self.encoder(mels, frames)), dim=-1)
+        return (self.scale * x @ self.targets.T).log_softmax(-1)
+
+    def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        mels, frames, texts, counts = batch
+        chances = self(mels, frames).transpose(0, 1)  # (P, M, 1 + text tokens)
+        return {"loss": F.ctc_loss(chances, texts + 1, patch_count(frames), counts, zero_infinity=True)}
+
+    @torch.no_grad()
+    def read(self, mels: Tensor, frames: Tensor) -> list[list[int]]:
+        """Greedy: per sound the text ids that it says; a repeated id counts once unless a blank divides it."""
+        best = self(mels, frames).argmax(-1)
+        rows = [row[:n] for row, n in zip(best.tolist(), patch_count(frames).tolist(), strict=True)]
+        return [
+            [k - 1 for k, before in zip(row, [0, *row], strict=False) if k and k != before] for row in rows
+        ]
+
+    @torch.no_grad()
+    def rescale(self, mels: Tensor, frames: Tensor) -> None:
+        """Give the adapter's vectors the length of the embeddings that they point at."""
+        x = self.adapter(self.encoder(mels, frames))
+        factor = self.size / x.norm(dim=-1).mean()
+        self.adapter.linear2.weight *= factor
+        self.adapter.linear2.bias *= factor
+
+
+def edits(left: Sequence[int], right: Sequence[int]) -> int:
+    """Levenshtein distance: insertions, deletions and substitutions that turn one row of ids into the other."""
+    row = list(range(len(right) + 1))
+    for i, a in enumerate(left, 1):
+        diagonal, row[0] = row[0], i
+        for j, b in enumerate(right, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+    return row[-1]
+
+
+def error_rate(listener: Listener, items: Sequence[Item], vocabulary: Vocabulary) -> float:
+    """Edits per token between what is read from the questions and what they say."""
+    wrong = total = 0
+    for item in items:
+        for mel in item.last.question_mels[:1]:
+            said = vocabulary.encode(item.last.question)
+            (heard,) = listener.read(mel.float()[None], torch.tensor([len(mel)]))
+            wrong, total = wrong + edits(heard, said), total + len(said)
+    return wrong / max(1, total)
+
+
+@torch.no_grad()
+def exact(model: Backbone, dialogues: Sequence[Dialogue], batch: int = 16) -> float:
+    """Share of answers whose text is right token for token, the right past given (cheap; for dev curves)."""
+    right = 0
+    for i in range(0, len(dialogues), batch):
+        b = collate(dialogues[i : i + batch])
+        guess, label = model(b)[0][:, :-1].argmax(-1), b.labels[:, 1:]
+        heard = (label < model.vocabulary.audio0) & (label != IGNORE)
+        right += int(((guess == label) | ~heard).all(1).sum())
+    return right / max(1, len(dialogues))
+
+
+def pretrain(
+    config: BackboneConfig,
+    items: Sequence[Item],
+    path: Path,
+    *,
+    dev: Sequence[Item] = (),
+    without_question: bool = False,
+    seed: int = 0,
+    evaluate_every: int = 200,
+) -> tuple[Backbone, dict[str, Trace]]:
+    """Train a backbone from random weights on ``items`` and save it to ``path``, with a ``Trace`` per step.
+
+    ``without_question`` trains the control instead, as long as step (iii): the same answers, nothing heard.
+    Interrupted work goes on where it was. Returns the model in eval mode and the traces.
+    """
+    torch.manual_seed(seed)
+    model = Backbone(config, train_vocabulary(items, config))
+    course = Curriculum(items, model.vocabulary, config, seed)
+    options = dict(lr=config.lr, seed=seed, evaluate_every=evaluate_every)
+    plan = {
+        "text": lambda path: _text(model, course, dev, path, options),
+        "ears": lambda path: _ears(model, course, dev, path, options),
+        "speech": lambda path: _speech(model, course, dev, path, options),
+    }
+    if without_question:
+        plan = {"blind": lambda path: _blind(model, course, dev, path, options)}
+    done = {name: path.with_name(f"{path.stem}.{name}.safetensors") for name in plan}
+    traces: dict[str, Trace] = {}
+    for name, run in plan.items():
+        if done[name].exists():
+            model.load_state_dict(Backbone.load(done[name]).state_dict())
+            traces[name] = Trace(**load_checkpoint(done[name])[1]["trace"])
+        else:
+            traces[name] = run(done[name])
+            model.save(done[name], half=False, trace=traces[name])
+    model.save(path, traces={name: vars(trace) for name, trace in traces.items()})
+    for part in done.values():
+        part.unlink()
+    return model.eval(), traces
+
+
+def _loss(model: Backbone, batch: Batch) -> dict[str, Tensor]:
+    return model.loss(batch)
+
+
+def _text(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, options: dict) -> Trace:
+    written = [course.spelled(item, torch.Generator().manual_seed(i)) for i, item in enumerate(dev)]
+    return fit(
+        model,
+        _loss,
+        course.text,
+        steps=model.config.text_steps,
+        name="(i) text",
+        path=path,
+        evaluate=lambda m: {"exact": exact(m, written)},
+        **options,
+    )
+
+
+def _ears(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, options: dict) -> Trace:
+    listener = Listener(model)
+    trace = fit(
+        listener,
+        Listener.loss,
+        course.words,
+        steps=model.config.ctc_steps,
+        name="(ii) ears",
+        path=path,
+        evaluate=lambda m: {"errors": error_rate(m, dev, model.vocabulary)},
+        **options,
+    )
+    listener.rescale(*course.words(0)[:2])
+    return trace
+
+
+def _speech(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, options: dict) -> Trace:
+    spoken = [converse("AQAA", item, model.vocabulary, model.config) for item in dev]
+    return fit(
+        model,
+        _loss,
+        course.speech,
+        steps=model.config.speech_steps,
+        name="(iii) speech",
+        path=path,
+        evaluate=lambda m: {"exact": exact(m, spoken)},
+        **options,
+    )
+
+
+def _blind(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, options: dict) -> Trace:
+    unheard = [course.unheard(item) for item in dev]
+    return fit(
+        model,
+        _loss,
+        course.blind,
+        steps=model.config.speech_steps,
+        name="without question",
+        path=path,
+        evaluate=lambda m: {"exact": exact(m, unheard)},
+        **options,
+    )

@@ -1,0 +1,73 @@
+"""A judge of predicted faces: App. C's measures and the emotion read-out over many answers at once.
+
+It is told what an emotion looks like by true training motion, and asked about predictions. Used in notebooks
+06 and 07 and by benchmarks/chain.py. It knows motion and vertices, no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from a2lite.metrics import (
+    Accuracy,
+    EmotionReadout,
+    MotionMetrics,
+    Spread,
+    accuracy,
+    emotion_features,
+    measured_vertices,
+    motion_metrics,
+    summarise,
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Measures by name over clips (see ``MotionMetrics``), and how often the face showed the right emotion."""
+
+    measures: dict[str, Spread]
+    emotion: Accuracy
+    rows: list[MotionMetrics]
+
+    @property
+    def ufd_ratio(self) -> float:
+        """UFD over the truth's; 1 is right, above is noise."""
+        return self.measures["ufd"].mean / self.measures["ufd_true"].mean
+
+
+class Judge:
+    """``flame(motion, vertices=numbers, zero_pose=True) -> (T, V, 3)``; ``motions`` (T, 58), labels to learn from."""
+
+    def __init__(
+        self, flame: Callable[..., Tensor], landmarks: Mapping[str, int], upper_face: Tensor,
+        motions: Sequence[Tensor], emotions: Sequence[str],
+    ):
+        self.flame = flame
+        self.numbers, self.landmarks, self.upper_face = measured_vertices(landmarks, upper_face)
+        self.neutral = self.vertices(torch.zeros(1, 58))[0]
+        self.readout = EmotionReadout.fit(torch.stack([self.features(m) for m in motions]), list(emotions))
+
+    @torch.no_grad()
+    def vertices(self, motion: Tensor) -> Tensor:
+        """(T, 58) -> the zero-pose vertices that App. C looks at, (T, V, 3)."""
+        return self.flame(torch.as_tensor(motion), vertices=self.numbers, zero_pose=True)
+
+    def features(self, motion: Tensor) -> Tensor:
+        return emotion_features(self.vertices(motion), self.landmarks, self.upper_face, self.neutral)
+
+    def __call__(self, predicted: Sequence[Tensor], true: Sequence[Tensor], emotions: Sequence[str]) -> Verdict:
+        """Predicted and true motion of the same answers, (T, 58) each (the longer is cut), and their emotions."""
+        rows, seen = [], []
+        for p, t in zip(predicted, true):
+            length = min(len(p), len(t))
+            moved = self.vertices(p[:length])
+            rows.append(motion_metrics(
+                moved, self.vertices(t[:length]), self.landmarks, self.upper_face, self.neutral
+            ))
+            seen.append(emotion_features(moved, self.landmarks, self.upper_face, self.neutral))
+        right = accuracy(self.readout.predict(torch.stack(seen)), list(emotions))
+        return Verdict(summarise(rows), right, rows)

@@ -1,0 +1,297 @@
+"""A spoken question in; text, speech and a moving face out, segment by segment, while the model still speaks.
+
+Sec. 6.1 of A2-LLM defines the three times; built in notebooks/08_realtime.ipynb. ``python -m a2lite answer``
+is at the end of this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from a2lite.a2llm import A2LLM
+from a2lite.audio import RATE, load_wav, save_wav
+from a2lite.backbone import Backbone, Dialogue, align_tail, generate
+from a2lite.backbone.tasks import listen
+from a2lite.config import AudioConfig, Config, load_config
+from a2lite.fit import find_artefact
+from a2lite.flame import Flame, load_head
+from a2lite.player import Clip, save_page
+from a2lite.rvq import load as load_rvq
+from a2lite.speech import SpeechTokenizer
+from a2lite.speech import load as load_speech
+
+TOKEN_RATE = AudioConfig.token_rate  # audio tokens and motion frames per second
+
+
+@dataclass
+class Event:
+    """Something to say, play or show.
+
+    ``kind`` is "text" (``data`` a str), "audio" (``data`` (samples,) float32 at 16 kHz), "motion" (``data``
+    (frames, 58) at 25 fps), or "end" (``data`` a ``Summary``). ``at`` is when it left, in seconds after the question
+    was complete; ``start`` is its place in the answer, in seconds.
+    """
+
+    kind: str
+    at: float
+    start: float
+    data: str | Tensor | Summary
+
+
+@dataclass
+class Summary:
+    """How an answer went. ``ttft``, ``ttfa``: seconds from the question to the first audio token and to the first
+    facial motion; ``rtf``: generation time over duration (Sec. 6.1). ``ended`` is False where the limit cut it."""
+
+    ttft: float | None = None
+    ttfa: float | None = None
+    total: float = 0.0
+    codes: list[int] = field(default_factory=list)
+    ended: bool = False
+
+    @property
+    def duration(self) -> float:
+        return len(self.codes) / TOKEN_RATE
+
+    @property
+    def rtf(self) -> float | None:
+        return self.total / self.duration if self.duration else None
+
+
+@dataclass
+class Turn:
+    """An exchange that is over: the question's sound, and what was answered (text, audio tokens)."""
+
+    question: Tensor
+    text: str
+    codes: Tensor
+
+
+@dataclass
+class Reply:
+    """A whole answer: text, wave (samples,) at 16 kHz, motion (T, 58) at 25 fps, and how it went."""
+
+    text: str = ""
+    wave: Tensor = field(default_factory=lambda: torch.zeros(0))
+    motion: Tensor = field(default_factory=lambda: torch.zeros(0, 58))
+    summary: Summary = field(default_factory=Summary)
+
+
+class Face:
+    """Hidden states in, one by one; motion out whenever a segment is complete."""
+
+    def __init__(self, model: A2LLM):
+        self.model, self.group = model, model.rvq.config.group
+        self.span = model.config.connector.segment * self.group
+        self.decoder = model.rvq.stream(levels=model.config.connector.decode_levels)
+        self.waiting: list[Tensor] = []
+        self.previous: Tensor | None = None
+
+    def push(self, hidden: Tensor) -> Tensor | None:
+        """H (d,) of the next audio token -> motion (span, 58) of the segment it completes, or None."""
+        self.waiting.append(hidden)
+        return self._segment(torch.stack(self.waiting)) if len(self.waiting) == self.span else None
+
+    def finish(self) -> Tensor | None:
+        """The last, shorter segment; the tail as ``config.backbone.tail`` says."""
+        if not self.waiting:
+            return None
+        hidden = align_tail(torch.stack(self.waiting), self.group, self.model.config.backbone.tail)
+        return self._segment(hidden) if len(hidden) else None
+
+    def _segment(self, hidden: Tensor) -> Tensor:
+        self.previous = self.model.connector.step(hidden[None], self.previous)
+        self.waiting = []
+        return self.decoder.step(self.previous)[0]
+
+
+class Voice:
+    """Audio tokens in, one by one; sound out chunk by chunk, behind by the speech decoder's look-ahead."""
+
+    def __init__(self, tokenizer: SpeechTokenizer, chunk: int):
+        self.stream, self.chunk = tokenizer.stream(), chunk
+        self.waiting: list[int] = []
+        self.given = 0
+
+    def push(self, code: int) -> Tensor | None:
+        self.waiting.append(code)
+        return self._chunk() if len(self.waiting) == self.chunk else None
+
+    def _chunk(self) -> Tensor:
+        wave = self.stream.step(torch.tensor([self.waiting]))[0]
+        self.given, self.waiting = self.given + len(self.waiting), []
+        return wave
+
+    def finish(self) -> Tensor | None:
+        """The rest of the sound; None if nothing was said."""
+        rest = [self._chunk()] if self.waiting else []
+        return torch.cat([*rest, self.stream.flush()[0]]) if self.given else None
+
+
+class Avatar:
+    """The model and its decoders, ready to be asked."""
+
+    def __init__(self, config: Config, model: A2LLM, speech: SpeechTokenizer):
+        self.config, self.model, self.speech = config, model.eval(), speech.eval()
+        for layer in self.model.lora_layers():
+            if not layer.merged:
+                layer.merge()
+
+    @classmethod
+    def load(cls, profile: str = "tiny") -> Avatar:
+        """From the checkpoints of the profile's own run, or the shipped ones (they are named as they are read)."""
+        config = load_config(profile)
+        rvq = load_rvq(find_artefact("rvq.safetensors", profile))
+        speech = load_speech(find_artefact("speech.safetensors", profile))
+        backbone = Backbone.load(find_artefact("backbone.safetensors", profile))
+        model = A2LLM.load(find_artefact("a2llm.safetensors", profile), config, backbone, rvq)
+        return cls(model.config, model, speech)
+
+    def dialogue(self, question: Tensor, history: Sequence[Turn] = ()) -> Dialogue:
+        """The prompt up to the point where the model begins to answer. ValueError for a question that is too long."""
+        c, v = self.model.backbone.config, self.model.backbone.vocabulary
+        dialogue = Dialogue(v, c.system["AQAA"])
+        for turn in history:
+            dialogue.hear(*listen(turn.question, c)).say(turn.text, turn.codes)
+        dialogue.hear(*listen(question, c)).open()
+        room = c.max_positions - len(dialogue.ids)
+        if room < 250:
+            raise ValueError(
+                f"question of {len(question) / RATE:.0f} s: takes {len(dialogue.ids)} of {c.max_positions} positions "
+                "and leaves no room for an answer; ask something shorter"
+            )
+        return dialogue
+
+    @torch.inference_mode()
+    def stream(
+        self, question: Tensor, history: Sequence[Turn] = (), limit: int | None = None, temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Event]:
+        """Answer a question (samples,) at 16 kHz: text, audio and motion events as they are ready, then "end".
+
+        Motion never waits for sound. ``limit`` counts tokens; an answer that it cuts is given as far as it came.
+        Closing the iterator ends the generation.
+        """
+        began, summary = time.perf_counter(), Summary()
+        clock = lambda: time.perf_counter() - began  # noqa: E731
+        dialogue = self.dialogue(question, history)
+        room = self.model.backbone.config.max_positions - len(dialogue.ids)
+        limit = min(limit or self.model.backbone.config.max_new_tokens, room)
+        face, voice = Face(self.model), Voice(self.speech, self.config.realtime.voice_chunk)
+        written, said, frames, samples = [], "", 0, 0
+        vocabulary, codes = self.model.backbone.vocabulary, summary.codes
+        for step in generate(self.model.backbone, dialogue, limit=limit, temperature=temperature, generator=generator):
+            summary.ended = step.kind == "eot"
+            if step.kind == "text":
+                written.append(step.token)
+                text = vocabulary.decode(written)
+                yield Event("text", clock(), summary.duration, text[len(said) :])
+                said = text
+            if step.kind != "code":
+                continue
+            summary.ttft = summary.ttft or clock()
+            codes.append(step.token - vocabulary.audio0)
+            if (motion := face.push(step.hidden)) is not None:
+                summary.ttfa = summary.ttfa or clock()
+                yield Event("motion", clock(), frames / TOKEN_RATE, motion)
+                frames += len(motion)
+            if (wave := voice.push(codes[-1])) is not None and len(wave):
+                yield Event("audio", clock(), samples / RATE, wave)
+                samples += len(wave)
+        if (motion := face.finish()) is not None:
+            summary.ttfa = summary.ttfa or clock()
+            yield Event("motion", clock(), frames / TOKEN_RATE, motion)
+        if (wave := voice.finish()) is not None:
+            yield Event("audio", clock(), samples / RATE, wave)
+        summary.total = clock()
+        yield Event("end", summary.total, summary.duration, summary)
+
+    def answer(self, question: Tensor, history: Sequence[Turn] = (), **options) -> Reply:
+        """``stream``, collected."""
+        reply, pieces = Reply(), {"text": [], "audio": [], "motion": []}
+        for event in self.stream(question, history, **options):
+            if event.kind == "end":
+                reply.summary = event.data
+            else:
+                pieces[event.kind].append(event.data)
+        reply.text = "".join(pieces["text"]).strip()
+        if pieces["audio"]:
+            reply.wave = torch.cat(pieces["audio"])
+        if pieces["motion"]:
+            reply.motion = torch.cat(pieces["motion"])
+        return reply
+
+    def warm_up(self) -> None:
+        """Answer a fifth of a second of silence, so that the first real question is not the slow one."""
+        for _ in self.stream(torch.zeros(RATE // 5), limit=12):
+            pass
+
+
+# ---------------------------------------------------------------- python -m a2lite answer
+
+
+def save_reply(folder: Path, reply: Reply) -> None:
+    """Write answer.wav, motion.npz, answer.txt, face.html and timing.json; all are made before any is replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; give --out the path of a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as making:
+        made = Path(making)
+        save_wav(made / "answer.wav", reply.wave)
+        np.savez(made / "motion.npz", motion=reply.motion.numpy().astype(np.float32), fps=np.int64(TOKEN_RATE))
+        (made / "answer.txt").write_text(reply.text + "\n", encoding="utf-8")
+        (made / "timing.json").write_text(json.dumps(_timing(reply.summary), indent=2) + "\n", encoding="utf-8")
+        save_page(made / "face.html", clip_of(reply))
+        for file in sorted(made.iterdir()):
+            os.replace(file, folder / file.name)
+
+
+def _timing(summary: Summary) -> dict[str, float | bool | None]:
+    ms = lambda seconds: None if seconds is None else round(1000 * seconds, 2)  # noqa: E731
+    return dict(
+        ttft_ms=ms(summary.ttft), ttfa_ms=ms(summary.ttfa), rtf=round(summary.rtf, 4) if summary.rtf else None,
+        total_ms=ms(summary.total), duration_ms=ms(summary.duration), ended=summary.ended,
+    )
+
+
+def clip_of(reply: Reply) -> Clip:
+    """The reply on the kit's own head, for the player."""
+    head = load_head()
+    motion = reply.motion if len(reply.motion) else torch.zeros(1, 58)
+    vertices = Flame(head)(motion)
+    return Clip(vertices, head.faces, head.colours, audio=reply.wave, rate=RATE, fps=TOKEN_RATE, title=reply.text)
+
+
+def main(argv: Sequence[str]) -> int:
+    """``python -m a2lite answer QUESTION.wav [--out reply/] [--profile tiny]``"""
+    parser = argparse.ArgumentParser(prog="python -m a2lite answer", description=__doc__)
+    parser.add_argument("question", type=Path, help="a wav or flac file with a spoken question")
+    parser.add_argument("--out", type=Path, default=Path("reply"), help="folder for the answer (default: reply/)")
+    parser.add_argument("--profile", default="tiny", help="whose checkpoints: tiny (shipped), laptop, a100")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling, where the temperature is above 0")
+    args = parser.parse_args(argv)
+    question = load_wav(args.question)
+    avatar = Avatar.load(args.profile)
+    avatar.warm_up()
+    generator = torch.Generator().manual_seed(args.seed)
+    reply = avatar.answer(question, temperature=args.temperature, generator=generator)
+    save_reply(args.out, reply)
+    print(reply.text if reply.summary.ended else f"{reply.text} ... (cut by the limit)")
+    print("  ".join(f"{key} {value}" for key, value in _timing(reply.summary).items()))
+    levels = avatar.config.connector.decode_levels or avatar.config.rvq.quantizers
+    heads, total = avatar.config.connector.heads_kind, avatar.config.rvq.quantizers
+    print(f"motion: {heads} heads, {levels} of {total} levels decoded")
+    print(f"{args.out}: answer.wav, answer.txt, motion.npz, timing.json, face.html")
+    return 0

@@ -1,0 +1,109 @@
+"""Three-stage training: connector and LoRA together, LoRA reset, affective tuning.
+
+Sec. 5.3 of A2-LLM; built in notebooks/06_three_stage_training.ipynb. The stages are one run over one step count,
+so that a killed run resumes in whatever stage it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+from a2lite.a2llm import A2LLM, AvatarBatch, Example
+from a2lite.config import TrainingConfig
+from a2lite.fit import Trace, fit, schedule, shuffled
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some steps on some examples; ``reset_lora`` throws the LoRA weights and their optimiser state away first."""
+
+    name: str
+    steps: int
+    examples: Sequence[Example]
+    reset_lora: bool = False
+
+
+def three_stages(config: TrainingConfig, examples: Sequence[Example], affective: Sequence[Example]) -> list[Stage]:
+    """Sec. 5.3: 1 connector pre-training (LoRA trains too), 2 joint alignment with LoRA reset, 3 affective tuning."""
+    return [
+        Stage("stage 1", config.stage1_steps, examples),
+        Stage("stage 2", config.stage2_steps, examples, reset_lora=True),
+        Stage("stage 3", config.stage3_steps, affective),
+    ]
+
+
+def optimizer_for(model: A2LLM) -> torch.optim.AdamW:
+    """AdamW with the paper's two rates (Sec. 5.3): LoRA's and the connector's."""
+    c = model.config.training
+    groups = [dict(params=list(model.connector.parameters()), lr=c.lite_connector_lr or c.connector_lr)]
+    if model.lora:
+        groups.append(dict(params=model.lora_parameters(), lr=c.lite_lora_lr or c.lora_lr))
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
+
+
+def train(
+    model: A2LLM,
+    stages: Sequence[Stage],
+    path: Path | None = None,
+    evaluate: Callable[[A2LLM], dict[str, float]] | None = None,
+    evaluate_every: int = 0,
+    seed: int = 0,
+) -> Trace:
+    """Run the stages one after the other, each with its own warm-up and decay of the two rates.
+
+    With ``path`` a killed run resumes (see ``fit``). Returns one ``Trace`` over all steps.
+    """
+    stages = [stage for stage in stages if stage.steps]
+    ends = list(accumulate(stage.steps for stage in stages))
+    starts = [end - stage.steps for end, stage in zip(ends, stages)]
+    optimizer = optimizer_for(model)
+    batch = model.config.training.batch
+    pick = [shuffled([e.item.length for e in stage.examples], batch, seed + i) for i, stage in enumerate(stages)]
+    stage_of = lambda step: next(i for i, end in enumerate(ends) if step < end)  # noqa: E731
+
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # of accelerate launch; ``fit`` counts batches over all
+
+    def batches(index: int) -> AvatarBatch:
+        stage = stage_of(index // processes)
+        examples = [stages[stage].examples[i] for i in pick[stage](index)]
+        return model.collate(examples, torch.Generator().manual_seed(seed * 1_000_003 + index))
+
+    def factor(step: int) -> float:
+        return schedule(step - starts[stage_of(step)], stages[stage_of(step)].steps)
+
+    def before_step(step: int) -> None:
+        if step in starts and stages[stage_of(step)].reset_lora:
+            reset_lora(model, optimizer)
+
+    return fit(
+        model, lambda m, b: m.loss(b), batches, steps=ends[-1], optimizer=optimizer, factor=factor,
+        before_step=before_step, name=" > ".join(stage.name for stage in stages), path=path, evaluate=evaluate,
+        evaluate_every=evaluate_every, seed=seed,
+    )
+
+
+def reset_lora(model: A2LLM, optimizer: torch.optim.Optimizer) -> None:
+    """Stage 2's beginning: fresh LoRA weights without optimiser state; the connector keeps both."""
+    model.reset_lora()
+    for parameter in model.lora_parameters():
+        optimizer.state.pop(parameter, None)
+
+
+@torch.no_grad()
+def predict(model: A2LLM, examples: Sequence[Example], batch: int = 16) -> list[torch.Tensor]:
+    """Motion codes (N, N_q) per example: true text and audio tokens, the model's own previous motion tokens."""
+    model.eval()
+    out: list[torch.Tensor] = []
+    for start in range(0, len(examples), batch):
+        some = examples[start : start + batch]
+        together = model.collate(some)
+        _, hidden = model.hidden(together.sequence)
+        codes = model.connector.generate(hidden, lengths=together.lengths)
+        out += [row[: len(example.codes)] for row, example in zip(codes, some)]
+    return out

@@ -1,0 +1,68 @@
+"""The doctor names what is wrong and the remedy, and ends with 1 only when something must be mended."""
+
+import subprocess
+import sys
+
+import pytest
+
+from a2lite import doctor
+from a2lite.__main__ import main
+
+BROKEN_TORCHAUDIO = 'raise RuntimeError("PyTorch has CUDA version 13.2 whereas TorchAudio has 13.0")\n'
+
+
+@pytest.fixture
+def broken_torchaudio(tmp_path, monkeypatch):
+    (tmp_path / "torchaudio").mkdir()
+    (tmp_path / "torchaudio" / "__init__.py").write_text(BROKEN_TORCHAUDIO, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def test_a_broken_torchaudio_is_named_with_its_remedy(broken_torchaudio):
+    run = subprocess.run([sys.executable, "-m", "a2lite", "doctor"], capture_output=True, text=True)
+    (line,) = [line for line in run.stdout.splitlines() if "torchaudio " in line]
+    assert line.startswith("[FAIL] torchaudio")
+    assert "CUDA version 13.2" in line
+    assert "pip uninstall torchaudio" in line
+    assert run.returncode == 1
+    assert run.stderr == ""
+    names = [line.split()[1] for line in run.stdout.splitlines() if line.startswith("[")]
+    assert {"python", "torch", "transformers", "smplx", "head", "checkpoints", "disk"} <= set(names)
+
+
+def test_an_import_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(doctor, "SECONDS", 0.5)
+    assert "still importing" in doctor._import_error("import time; time.sleep(30)")
+
+
+def test_a_crash_without_a_message_is_told_by_its_code():
+    assert "3" in doctor._import_error("import os; os._exit(3)")
+    assert doctor._import_error("import json") == ""
+
+
+def test_a_package_outside_the_tested_bounds_is_a_warning(monkeypatch):
+    needs = ["numpy<1.0", "no-such-package>=1", "smplx<0.1; extra == 'course'"]
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: needs)
+    findings = {finding.thing: finding for finding in doctor.check_packages()}
+    assert findings["numpy"].status == doctor.WARN
+    assert "<1.0" in findings["numpy"].found
+    assert findings["no-such-package"].status == doctor.FAIL
+    assert findings["smplx"].status == doctor.WARN
+
+
+def test_a_read_only_clone_is_told(tmp_path, monkeypatch):
+    (tmp_path / "runs").write_text("a file where the folder should be", encoding="utf-8")
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    (finding,) = [finding for finding in doctor.check_disk() if finding.thing == "write access"]
+    assert finding.status == doctor.FAIL
+    assert "A2LITE_ROOT" in finding.remedy
+
+
+def test_the_exit_code_tells_whether_something_fails(monkeypatch, capsys):
+    warning = doctor.Finding(doctor.WARN, "thing", "somewhat odd", "look at it")
+    failure = doctor.Finding(doctor.FAIL, "thing", "broken", "mend it")
+    monkeypatch.setattr(doctor, "CHECKS", [lambda: iter([warning])])
+    assert main(["doctor"]) == 0
+    monkeypatch.setattr(doctor, "CHECKS", [lambda: iter([warning, failure])])
+    assert main(["doctor"]) == 1
+    assert "[FAIL] thing          broken  ->  mend it" in capsys.readouterr().out

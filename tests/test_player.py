@@ -1,0 +1,408 @@
+"""The player: what the page holds is what was put in, and a browser plays it."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from a2lite.flame import Flame, load_head
+from a2lite.player import Clip, notebook, page, render, save_page, show, strip
+from a2lite.player.basis import compress
+from a2lite.player.light import glossiness, light_shares
+from a2lite.player.raster import rasterise, vertex_normals
+
+SECONDS, FPS, RATE = 5, 25, 16000
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    """Five seconds of a head that talks, smiles, blinks and turns."""
+    head, time = load_head(), torch.arange(SECONDS * FPS) / FPS
+    motion = torch.zeros(len(time), 58)
+    talk = torch.sin(2 * torch.pi * 3.1 * time).clamp(min=0)
+    motion[:, :50] = head.expression(smile=0.5 + 0.4 * torch.sin(time), part=0.3 * talk, outer_brow=torch.sin(time))
+    motion[:, 50] = 0.2 * talk
+    motion[:, 54] = 0.3 * torch.sin(0.9 * time)
+    motion[:, 56:] = torch.exp(-(((time % 2.3 - 1) / 0.08) ** 2))[:, None]
+    audio = 0.3 * np.sin(np.arange(SECONDS * RATE) * 0.05)
+    return Clip(Flame(head)(motion), head.faces, head.colours, audio, RATE, FPS, title="A face", caption="It speaks.")
+
+
+@pytest.fixture(scope="module")
+def html(clip) -> str:
+    return page(clip)
+
+
+def content(html: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="clip">(.*?)</script>', html, re.S)[1])
+
+
+def ball(rings: int = 24, radius: float = 0.1, inward: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A sphere: (V, 3) and (F, 3), counter-clockwise from outside."""
+    polar, turn = np.meshgrid(np.linspace(0.05, np.pi - 0.05, rings), np.linspace(0, 2 * np.pi, rings + 1)[:-1])
+    xyz = np.stack([np.sin(polar) * np.sin(turn), np.cos(polar), np.sin(polar) * np.cos(turn)], -1)
+    i, j = (a.ravel() for a in np.meshgrid(np.arange(rings), np.arange(rings - 1), indexing="ij"))
+    a, b = i * rings + j, (i + 1) % rings * rings + j
+    faces = np.concatenate([np.stack([a, a + 1, b], 1), np.stack([b, a + 1, b + 1], 1)])
+    return radius * xyz.reshape(-1, 3), faces
+
+
+# ---------------------------------------------------------------- motion made small
+
+
+def test_basis_gives_back_every_vertex_within_a_fifth_of_a_millimetre(clip):
+    basis = compress(clip.vertices)
+    distance = np.linalg.norm(basis.frames() - clip.vertices, axis=-1)
+    assert distance.max() < 2e-4
+    assert distance.max() == pytest.approx(basis.error, abs=2e-6)
+    assert len(basis.scales) < 30
+
+
+def test_a_head_that_only_turns_needs_no_basis():
+    vertices, _ = ball()
+    vertices[:, 0] *= 1.3
+    angle = np.linspace(0, 1, 20)
+    zero, one = np.zeros(20), np.ones(20)
+    rows = [[np.cos(angle), zero, np.sin(angle)], [zero, one, zero], [-np.sin(angle), zero, np.cos(angle)]]
+    turned = np.einsum("ijt,vj->tvi", np.array(rows), vertices).astype(np.float32)
+    basis = compress(turned)
+    assert len(basis.scales) == 0
+    assert basis.error < 1e-6
+
+
+def test_a_single_frame_is_a_clip(clip):
+    basis = compress(clip.vertices[:1])
+    np.testing.assert_allclose(basis.frames(), clip.vertices[:1], atol=1e-6)
+
+
+def test_noise_beyond_the_limit_is_stated_not_hidden():
+    noise = np.random.default_rng(0).normal(0, 0.01, (60, 50, 3)).astype(np.float32)
+    basis = compress(noise, limit=5)
+    assert len(basis.scales) == 5
+    assert basis.error == pytest.approx(np.linalg.norm(basis.frames() - noise, axis=-1).max(), rel=1e-4)
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_page_is_one_small_file_that_asks_for_nothing(html):
+    assert len(html) < 2_000_000
+    assert not re.search(r"https?:|//[a-z0-9-]+\.[a-z]", re.sub(r"//[^\n]*\n", "\n", html), re.I)
+    assert all(target.startswith("data:") for target in re.findall(r'(?:src|href)="([^"]*)"', html))
+    assert "default-src 'none'" in html
+    assert "{{" not in html
+
+
+def test_page_holds_the_vertices_it_was_given(clip, html):
+    held = content(html)
+    rank, frame = held["directions"], 40
+
+    def array(name, dtype):
+        return np.frombuffer(base64.b64decode(held[name]), dtype)
+
+    weights = array("weights", "<f4").reshape(-1, rank)
+    pose = array("poses", "<f4").reshape(-1, 12)[frame]
+    shape = array("mean", "<f4") + weights[frame] @ array("basis", "<i2").reshape(rank, -1)
+    vertices = shape.reshape(-1, 3) @ pose[:9].reshape(3, 3).T + pose[9:]
+    assert np.linalg.norm(vertices - clip.vertices[frame], axis=1).max() < 2e-4
+    assert (array("faces", "<u2").reshape(-1, 3) == clip.faces).all()
+
+
+def test_sound_decodes_to_the_samples_and_lasts_as_long_as_the_motion(clip):
+    short = Clip(clip.vertices[:20], clip.faces, clip.colours, clip.audio[: RATE // 2], RATE, FPS)
+    wave, rate = soundfile.read(io.BytesIO(base64.b64decode(content(page(short))["audio"])), dtype="float32")
+    assert (rate, len(wave)) == (RATE, 20 * RATE // FPS)
+    np.testing.assert_allclose(wave[: RATE // 2], short.audio, atol=1 / 32768)
+    assert not wave[RATE // 2 :].any()
+
+
+def test_texts_cannot_break_out_of_the_page(clip):
+    hostile = "</script><b>&"
+    text = page(Clip(clip.vertices[:1], clip.faces, clip.colours, title=hostile, caption="{{clip}}" + hostile))
+    assert hostile not in text
+    assert content(text)["frames"] == 1
+
+
+def test_save_page_makes_folders_and_leaves_no_part_file(clip, html, tmp_path):
+    path = save_page(tmp_path / "a" / "face.html", clip)
+    assert path.read_text(encoding="utf-8") == html
+    assert [entry.name for entry in path.parent.iterdir()] == ["face.html"]
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_rasteriser_agrees_with_a_search_over_all_triangles():
+    random = np.random.default_rng(1)
+    xy, depth = random.uniform(-3, 19, (30, 2)), random.uniform(1, 2, 30)
+    faces = random.integers(0, 30, (40, 3))
+    pixel, face, weights, z = rasterise(xy, depth, faces, 16, 12)
+    found = dict(zip(pixel, zip(face, z, strict=True), strict=True))
+    for place in range(16 * 12):
+        point, best = np.array([place % 16 + 0.5, place // 16 + 0.5]), None
+        for number, corners in enumerate(faces):
+            matrix = np.vstack([xy[corners].T, np.ones(3)])
+            if np.linalg.det(matrix) >= 0 or len(set(corners)) < 3:
+                continue
+            share = np.linalg.solve(matrix, [*point, 1])
+            if (share >= 0).all() and (best is None or share @ depth[corners] < best[1]):
+                best = number, share @ depth[corners]
+        assert (place in found) == (best is not None)
+        if best is not None:
+            assert found[place][0] == best[0]
+            assert found[place][1] == pytest.approx(best[1])
+    np.testing.assert_allclose(weights.sum(1), 1)
+
+
+def test_light_reaches_the_outside_of_a_ball_and_not_what_lies_within():
+    outer, faces = ball(radius=0.1)
+    inner, _ = ball(radius=0.05)
+    np.testing.assert_allclose((vertex_normals(outer, faces) * outer).sum(1), 0.1, rtol=0.02)
+    light = light_shares(np.concatenate([outer, inner]), np.concatenate([faces, faces + len(outer)]))
+    assert light[: len(outer), 0].min() > 0.9
+    assert light[len(outer) :].max() < 0.3
+    front = outer @ [-0.51, 0.47, 0.72] > 0.05
+    assert light[: len(outer), 1][front].min() > 0.9
+
+
+def test_the_eyes_shine(clip):
+    head = load_head()
+    shines = glossiness(len(clip.colours), clip.faces)
+    eyes = torch.cat([head.regions["left_eyeball"], head.regions["right_eyeball"]]).numpy()
+    assert sorted(np.nonzero(shines == shines.max())[0]) == sorted(eyes)
+
+
+def test_picture_is_of_the_face_alike_each_time_and_quick(clip):
+    start = time.perf_counter()
+    picture = render(clip.vertices[0], clip.faces, clip.colours, clip.light, clip.camera)
+    assert time.perf_counter() - start < 3  # 0.2 s on a free core
+    assert picture.shape == (300, 240, 3)
+    corner, cheek = picture[3, 3], picture[170, 90]
+    assert cheek[0] > 0.4 > corner.max()
+    assert cheek[0] > cheek[1] > cheek[2]
+    again = render(clip.vertices[0], clip.faces, clip.colours, clip.light, clip.camera)
+    np.testing.assert_array_equal(picture, again)
+
+
+def test_strip_shows_the_motion_alike_each_time(clip):
+    first, again = (np.asarray(strip(clip, frames=4).convert("RGB")) for _ in range(2))
+    assert first.shape == (168, 480, 3)
+    np.testing.assert_array_equal(first, again)
+    frames = first[:150].reshape(150, 4, 120, 3).swapaxes(0, 1).astype(int)
+    assert all(np.abs(a - b).mean() > 1 for a, b in zip(frames, frames[1:], strict=False))
+
+
+def test_show_carries_page_and_strip_and_saves_the_page(clip, html, tmp_path, monkeypatch):
+    monkeypatch.setattr(notebook, "ROOT", tmp_path)
+    bundle = show(clip, save="tiny/a_face")._repr_mimebundle_()
+    assert (tmp_path / "runs/tiny/players/a_face.html").read_text(encoding="utf-8") == html
+    assert Image.open(io.BytesIO(bundle["image/png"])).size == (8 * 120, 168)
+    assert bundle["text/html"].startswith("<iframe srcdoc=")
+    for wrong in ("a_face", "huge/a_face", "tiny/../a_face", "tiny/"):
+        with pytest.raises(ValueError, match="expected 'profile/name'"):
+            show(clip, save=wrong)
+
+
+# ---------------------------------------------------------------- what a clip refuses
+
+VERTICES, FACES = ball(6)
+GOOD = {"vertices": VERTICES[None], "faces": FACES, "colours": np.full((36, 3), 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vertices": VERTICES}, r"clip vertices: got shape \(36, 3\); expected \(T, V, 3\)"),
+        ({"vertices": 1000 * VERTICES[None]}, "clip vertices: frame 0 measures .* expected metres"),
+        ({"vertices": np.nan * VERTICES[None]}, "clip vertices: holds NaN"),
+        ({"faces": FACES + 1}, "clip faces: indices 1 to 36; expected 0 to 35"),
+        ({"faces": FACES / 2}, "clip faces: got float64; expected whole numbers"),
+        ({"colours": np.full((35, 3), 0.5)}, "clip colours: 35 rows; expected 36"),
+        ({"colours": np.full((36, 3), 200)}, "clip colours: from 200 to 200"),
+        ({"audio": np.zeros((2, 100))}, r"clip audio: got shape \(2, 100\); expected \(samples,\)"),
+        ({"audio": np.full(100, 9000.0)}, "clip audio: peak 9e"),
+        ({"fps": 0}, "fps 0: expected both above 0"),
+    ],
+)
+def test_clip_names_what_is_wrong(change, message):
+    with pytest.raises(ValueError, match=message):
+        Clip(**{**GOOD, **change})
+
+
+def test_tensors_and_arrays_make_the_same_clip():
+    clip = Clip(torch.tensor(VERTICES[None], requires_grad=True), torch.tensor(FACES), GOOD["colours"])
+    np.testing.assert_allclose(clip.vertices, VERTICES[None], atol=1e-7)
+    assert clip.duration == 1 / 25
+    assert Clip(**GOOD, audio=torch.zeros(0)).audio is None
+
+
+# ---------------------------------------------------------------- in a browser
+
+
+class Browser:
+    """A headless Chromium, spoken to through its DevTools socket."""
+
+    def __init__(self, folder: Path, *flags: str):
+        socket = pytest.importorskip("websocket", reason="no websocket-client")
+        names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+        program = next(filter(None, map(shutil.which, names)), None)
+        if program is None:
+            pytest.skip("no Chromium on this machine: the page is not tried in a browser")
+        options = ["headless", "no-sandbox", "mute-audio", "no-first-run", "disable-sync", "remote-debugging-port=0",
+                   "disable-background-networking", "disable-component-update", "remote-allow-origins=*",
+                   "autoplay-policy=no-user-gesture-required", f"user-data-dir={folder}", *flags]  # fmt: skip
+        self.process = subprocess.Popen(
+            [program, *(f"--{option}" for option in options), "about:blank"], stdout=-3, stderr=-3
+        )
+        port = self._wait(lambda: (folder / "DevToolsActivePort").read_text().split("\n")[0])
+        self.call_number, self.complaints = 0, []
+        self.socket = self._wait(lambda: self._connect(socket, port))
+        for domain in ("Page", "Runtime"):
+            self.call(f"{domain}.enable")
+        self.call("Emulation.setDeviceMetricsOverride", width=480, height=560, deviceScaleFactor=1, mobile=False)
+
+    def _wait(self, attempt, seconds=20.0):
+        for _ in range(int(seconds / 0.1)):
+            try:
+                if result := attempt():
+                    return result
+            except (OSError, IndexError, KeyError):
+                pass
+            time.sleep(0.1)
+        pytest.fail("the browser did not answer")
+
+    def _connect(self, socket, port):
+        from urllib.request import urlopen
+
+        with urlopen(f"http://127.0.0.1:{port}/json") as reply:
+            pages = [target for target in json.load(reply) if target["type"] == "page"]
+        return socket.create_connection(pages[0]["webSocketDebuggerUrl"], timeout=30)
+
+    def call(self, method: str, **parameters):
+        self.call_number += 1
+        self.socket.send(json.dumps({"id": self.call_number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self.socket.recv())
+            if message.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
+                self.complaints.append(message["params"])
+            if message.get("id") == self.call_number:
+                return message["result"]
+
+    def js(self, text: str):
+        return self.call("Runtime.evaluate", expression=text, returnByValue=True)["result"].get("value")
+
+    def open(self, address: str):
+        self.call("Page.navigate", url=address)
+        self._wait(lambda: self.js("document.body?.dataset.frame"))
+
+    def until(self, text: str):
+        self._wait(lambda: self.js(text))
+
+    def picture(self) -> np.ndarray:
+        """(400, 480, 3) of the face, without title and controls."""
+        data = self.call("Page.captureScreenshot", format="png")["data"]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))[40:440].astype(int)
+
+    def key(self, key: str):
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 else "")
+
+    def close(self):
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait()
+
+
+SOFTWARE = ("use-angle=swiftshader", "enable-unsafe-swiftshader")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("browser"), *SOFTWARE)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(html, tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("page") / "face.html"
+    path.write_text(html, encoding="utf-8")
+    return path.as_uri()
+
+
+def test_browser_draws_the_face_as_the_strip_does(browser, address, clip):
+    browser.open(address + "#t=1.0")
+    assert browser.js("document.body.className") == ""
+    assert browser.js("document.body.dataset.frame") == "25.00"
+    seen = browser.picture()
+    wide, high = browser.js("[canvas.clientWidth, canvas.clientHeight]")
+    drawn = render(clip.vertices[25], clip.faces, clip.colours, clip.light, clip.camera, wide, high)
+    here, there = (image[60:360, 150:330] for image in (seen, 255 * drawn[40:]))  # brow to chin
+    assert np.abs(here - there).mean() < 5
+    assert np.corrcoef(here.ravel(), there.ravel())[0, 1] > 0.97
+    assert not browser.complaints
+
+
+def test_browser_scrubs_turns_and_zooms(browser, address):
+    browser.open(address)
+    first = browser.picture()
+    browser.js("const s = find('scrub'); s.value = 3; s.dispatchEvent(new Event('input'))")
+    browser.until("document.body.dataset.frame === '75.00'")
+    later = browser.picture()
+    assert np.abs(later - first).mean() > 1
+    browser.js("canvas.focus()")
+    browser.key("ArrowRight")
+    browser.until("scene.yaw > 0")
+    time.sleep(0.2)
+    assert np.abs(browser.picture() - later).mean() > 1
+    browser.js("canvas.dispatchEvent(new Event('dblclick'))")
+    browser.until("scene.yaw === 0")
+    time.sleep(0.2)
+    assert np.abs(browser.picture() - later)[10:-10, 10:-10].max() < 3  # the rim shows the focus
+
+
+def test_browser_plays_with_the_sound_as_its_clock_and_stops_at_the_end(browser, address):
+    browser.open(address + "#t=3.5")
+    browser.key(" ")
+    browser.until("clock.currentTime > 4")
+    assert browser.js("button.getAttribute('aria-label')") == "Pause"
+    assert browser.js("draw(), Math.abs(document.body.dataset.frame / 25 - clock.currentTime)") < 0.1
+    browser.until("clock.paused")
+    browser.until("button.getAttribute('aria-label') === 'Play'")
+    assert browser.js("find('time').textContent") == "5.0 / 5.0 s"
+
+
+def test_browser_plays_without_sound(browser, clip, tmp_path):
+    silent = Clip(clip.vertices[:10], clip.faces, clip.colours)
+    browser.open(save_page(tmp_path / "silent.html", silent).as_uri())
+    browser.js("button.click()")
+    browser.until("document.body.dataset.frame === '9.00' && clock.paused")
+
+
+def test_browser_plays_inside_a_notebook_frame(browser, clip, tmp_path):
+    frame = show(clip)._repr_mimebundle_()["text/html"]
+    (tmp_path / "cell.html").write_text(f"<!doctype html><body data-frame='cell'>{frame}", encoding="utf-8")
+    browser.open((tmp_path / "cell.html").as_uri())
+    browser.until("frames[0].document.body?.dataset.frame === '0.00'")
+    assert browser.js("frames[0].document.body.className") == ""
+
+
+def test_without_webgl_the_strip_is_shown(address, tmp_path):
+    browser = Browser(tmp_path, "disable-3d-apis")
+    try:
+        browser.open(address)
+        assert browser.js("getComputedStyle(find('strip')).display") == "block"
+        assert browser.js("find('strip').naturalWidth") == 960
+        assert "no WebGL2" in browser.js("find('note').textContent")
+    finally:
+        browser.close()

@@ -1,0 +1,130 @@
+"""A2-LLM whole and its three stages, on the smallest nets: what is trained, what is kept, what is thrown away."""
+
+import pytest
+import torch
+
+from a2lite.a2llm import A2LLM, examples_of
+from a2lite.backbone import Backbone, Vocabulary
+from a2lite.backbone.tasks import Exchange, Item
+from a2lite.config import load_config
+from a2lite.rvq import MotionRVQ
+from a2lite.training import optimizer_for, predict, reset_lora, three_stages, train
+
+CONFIG = load_config("tiny", size="nano")
+TEXTS = ["the violin is here", "I lost the dinosaur", "we will look at it in the morning"]
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return Vocabulary.train([*TEXTS, "You are a helpful assistant.", "human", "assistant", "system"],
+                            CONFIG.backbone.text_vocab, CONFIG.backbone.audio_codes)
+
+
+def backbone(vocabulary, seed=0):
+    torch.manual_seed(seed)
+    return Backbone(CONFIG.backbone, vocabulary)
+
+
+def model(vocabulary, lora=True):
+    base = backbone(vocabulary)
+    rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
+    return A2LLM(CONFIG, base, rvq, lora)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    random = torch.Generator().manual_seed(0)
+    items, motions = [], []
+    for i, tokens in enumerate((7, 10, 13, 15)):
+        question, answer = (torch.randn(50 + 10 * i, CONFIG.backbone.n_mels, generator=random) for _ in range(2))
+        codes = torch.randint(CONFIG.backbone.audio_codes, (tokens,), generator=random)
+        exchange = Exchange("why is the violin here", [question], TEXTS[i % 3], [answer], codes)
+        items.append(Item(f"e{i}", "AQAA", [exchange]))
+        motions.append(torch.randn(tokens, 58, generator=random))
+    rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
+    return [*examples_of(items, motions, rvq), *examples_of(items[:1], motions[:1], rvq, "ASR")]
+
+
+def test_the_loss_is_equation_6(vocabulary, examples):
+    net = model(vocabulary).eval()
+    terms = net.loss(net.collate(examples))
+    torch.testing.assert_close(terms["loss"], terms["seq"] + CONFIG.training.motion_weight * terms["motion"])
+
+
+def test_fresh_lora_leaves_the_language_model_as_it_was(vocabulary, examples):
+    plain, adapted = model(vocabulary, lora=False).eval(), model(vocabulary).eval()
+    batch = plain.collate(examples).sequence
+    torch.testing.assert_close(plain.hidden(batch)[0], adapted.hidden(batch)[0])
+
+
+def test_only_lora_and_connector_learn(vocabulary, examples):
+    net = model(vocabulary)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    train(net, three_stages(CONFIG.training, examples, examples[:2]))
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all("lora_" in name or name.startswith("connector.") for name in changed)
+
+
+def test_adapter_only_learns_the_connector_alone(vocabulary, examples):
+    net = model(vocabulary, lora=False)
+    logits = net.hidden(net.collate(examples).sequence)[0]
+    stages = three_stages(CONFIG.training, examples[:4], examples[:2])[:1]
+    train(net, stages)
+    torch.testing.assert_close(net.eval().hidden(net.collate(examples).sequence)[0], logits)
+    assert not net.lora_parameters()
+
+
+def test_the_reset_throws_lora_away_and_keeps_the_connectors_optimiser_state(vocabulary, examples):
+    net = model(vocabulary)
+    optimizer = optimizer_for(net)
+    net.loss(net.collate(examples))["loss"].backward()
+    optimizer.step()
+    connector = {name: value.clone() for name, value in net.connector.state_dict().items()}
+    reset_lora(net, optimizer)
+    assert all(torch.equal(value, connector[name]) for name, value in net.connector.state_dict().items())
+    assert all(not p.any() for name, p in net.backbone.lm.named_parameters() if "lora_B" in name)
+    assert not any(p in optimizer.state for p in net.lora_parameters())
+    assert all(p in optimizer.state for p in net.connector.parameters() if p.grad is not None)
+
+
+def test_the_two_rates_are_the_papers_unless_lite_ones_are_set(vocabulary):
+    net = model(vocabulary)
+    net.config = CONFIG.override(training=dict(lite_lora_lr=None, lite_connector_lr=None))
+    assert [group["lr"] for group in optimizer_for(net).param_groups] == [1e-5, 1e-4]
+
+
+def test_a_killed_run_resumes_across_the_reset(vocabulary, examples, tmp_path):
+    stages = three_stages(CONFIG.training, examples, examples[:2])
+    whole = model(vocabulary)
+    train(whole, stages)
+    cut = model(vocabulary)
+
+    class Kill(list):
+        def __getitem__(self, index):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, [*stages[:2], stages[2].__class__("stage 3", 2, Kill(examples[:2]))], tmp_path / "run")
+    fresh = model(vocabulary)
+    train(fresh, stages, tmp_path / "run")
+    for name, value in whole.state().items():
+        torch.testing.assert_close(fresh.state()[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_a_checkpoint_round_trip_predicts_the_same_codes(vocabulary, examples, tmp_path):
+    net = model(vocabulary)
+    train(net, three_stages(CONFIG.training, examples, examples[:2]))
+    net.save(tmp_path / "a2llm.safetensors")
+    again = A2LLM.load(tmp_path / "a2llm.safetensors", CONFIG, backbone(vocabulary), net.rvq)
+    same = [torch.equal(a, b) for a, b in zip(predict(net, examples[:4]), predict(again, examples[:4]))]
+    assert sum(same) >= 3  # fp16 on disk may turn a tie
+    with pytest.raises(ValueError, match="a2llm.safetensors: was trained on another backbone"):
+        A2LLM.load(tmp_path / "a2llm.safetensors", CONFIG, backbone(vocabulary, seed=1), net.rvq)
+
+
+def test_prediction_uses_its_own_history_and_ignores_company(vocabulary, examples):
+    net = model(vocabulary).eval()
+    together = predict(net, examples[:4], batch=4)
+    alone = [predict(net, [example])[0] for example in examples[:4]]
+    assert [len(c) for c in together] == [2, 2, 3, 3]
+    assert all(torch.equal(a, b) for a, b in zip(together, alone))
