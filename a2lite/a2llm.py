@@ -17,7 +17,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from a2lite.backbone import Backbone, Batch, align_tail, collate
-from a2lite.backbone.pretraining import augment
+from a2lite.backbone.listening import augment
 from a2lite.backbone.tasks import Item, converse
 from a2lite.config import Config
 from a2lite.connector import MotionConnector, motion_loss

@@ -49,23 +49,25 @@ def decode_audio(data: bytes, name: str = "audio") -> Tensor:
 def _decode(source: Path | io.BytesIO, name: str) -> Tensor:
     try:
         with soundfile.SoundFile(source) as sound:
-            declared, rate, channels = sound.frames, sound.samplerate, sound.channels
+            declared, rate = sound.frames, sound.samplerate
             wave = sound.read(dtype="float32", always_2d=True)  # (samples, channels)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         reason = str(error).split(":")[-1].strip().rstrip(".")
         raise ValueError(f"{name}: cannot be read as sound ({reason}); expected a wav or flac file") from None
-    if len(wave) < declared or (isinstance(source, Path) and _cut_short(source, channels)):
+    if len(wave) < declared or (isinstance(source, Path) and _cut_short(source)):
         raise ValueError(f"{name}: is truncated, {len(wave)} samples are left; record or download it again")
     return _checked(wave.mean(1), rate, name)
 
 
-def _cut_short(path: Path, channels: int) -> bool:
+def _cut_short(path: Path) -> bool:
     """A wav whose header promises more data than the file holds (libsndfile reads what is there)."""
     data = path.read_bytes()
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return False
-    start = data.find(b"data", 12)
-    promised = int.from_bytes(data[start + 4 : start + 8], "little") if start > 0 else 0
+    start, promised = 12, int.from_bytes(data[16:20], "little")
+    while start < len(data) and data[start : start + 4] != b"data":  # chunk by chunk: a comment may hold the word
+        start += 8 + promised + promised % 2
+        promised = int.from_bytes(data[start + 4 : start + 8], "little")
     streamed = promised in (0, 0xFFFFFFFF) or promised >= 0x7FFFF000  # written to a pipe: length unknown
     return not streamed and promised > len(data) - start - 8
 

@@ -145,6 +145,7 @@ class BackboneConfig:
     shares: dict[str, float] = field(default_factory=lambda: dict(_SHARES))  # of the tasks in the speech steps
     batch: int = 16
     lr: float = 1e-3  # pretraining, lite only
+    ctc_lr: float = 1.5e-3  # the same, for the encoder on words
     max_new_tokens: int = 2048
 
 
@@ -231,8 +232,8 @@ _LAPTOP: dict[str, dict[str, Any]] = {
     "backbone": dict(
         n_mels=80, encoder_width=256, encoder_layers=2, encoder_heads=4, adapter_width=256, hidden=256, layers=4,
         heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, tie_embeddings=True, max_positions=2048,
-        text_vocab=1300, audio_codes=1000, lite_text_weight=4.0, text_steps=300,
-        ctc_steps=1000, speech_steps=900, max_new_tokens=600,
+        text_vocab=1300, audio_codes=1000, lite_text_weight=4.0, text_steps=350,
+        ctc_steps=800, speech_steps=900, max_new_tokens=600,
     ),
     "connector": dict(width=192, layers=3, heads=6, feedforward=576),
     "lora": dict(rank=16, alpha=16),
@@ -243,8 +244,8 @@ _LAPTOP: dict[str, dict[str, Any]] = {
 
 _TINY: dict[str, dict[str, Any]] = {
     "world": dict(train=25, train_read=4, dev=4, test=4),  # what data_samples/ holds
-    "rvq": dict(lite_steps=30),
-    "speech": dict(steps=20),
+    "rvq": dict(lite_steps=20),
+    "speech": dict(steps=10),
     "backbone": dict(text_steps=5, ctc_steps=5, speech_steps=5),
     "training": dict(stage1_steps=5, stage2_steps=5, stage3_steps=5),
 }

@@ -117,9 +117,10 @@ class MotionConnector(nn.Module):
     def forward(self, hidden: Tensor, codes: Tensor, lengths: Tensor, segment: int | None = None) -> Tensor:
         """Teacher-forced logits (B, N, N_q, K) of codes (B, N, N_q) whose true numbers of tokens are ``lengths``.
 
-        In training mode the history is spoiled (memory dropout, random deep codes) against exposure bias.
+        In training mode the history is spoiled (memory dropout, random deep codes) against exposure bias, and the
+        segment's length, unless given, is drawn from ``config.segments``.
         """
-        size = segment or self.config.segment
+        size = segment or self._segment()
         batch, tokens = codes.shape[:2]
         segments = -(-tokens // size)
         pad = segments * size - tokens
@@ -132,6 +133,10 @@ class MotionConnector(nn.Module):
         absent = absent & ~absent.all(1, keepdim=True)  # a row of pads attends to itself and is never read
         x = self.decode(queries, memory, absent).reshape(batch, segments * size, -1)[:, :tokens]
         return self.logits(x, codes)
+
+    def _segment(self) -> int:
+        lengths = self.config.segments
+        return lengths[int(torch.randint(len(lengths), ()))] if self.training else self.config.segment
 
     def _histories(self, history: Tensor) -> Tensor:
         """Codes (B, segments, S, N_q) -> the memory of every segment, (B * segments, S, width)."""

@@ -154,7 +154,7 @@ def fit(
     if resume and resume.exists():
         first, rates, trace = _load_resume(resume, accelerator.unwrap_model(model), optimizer)
     progress, started, saved = Progress(name, steps), time.perf_counter() - trace.seconds, time.perf_counter()
-    step = first
+    done = first
     try:
         for step in range(first, steps):
             torch.manual_seed(seed * 1_000_003 + step)
@@ -168,6 +168,7 @@ def fit(
             accelerator.backward(terms["loss"])
             accelerator.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
+            done = step + 1
             figures = {key: float(value.detach()) for key, value in terms.items()}
             if not math.isfinite(figures["loss"]):
                 raise ValueError(f"{name}: loss is {figures['loss']} at step {step}; lower the learning rate")
@@ -180,11 +181,11 @@ def fit(
             progress.update(step + 1, **figures)
             trace.seconds = time.perf_counter() - started
             if resume and time.perf_counter() - saved > save_seconds and accelerator.is_main_process:
-                _save_resume(resume, step + 1, rates, trace, accelerator.unwrap_model(model), optimizer)
+                _save_resume(resume, done, rates, trace, accelerator.unwrap_model(model), optimizer)
                 saved = time.perf_counter()
     except KeyboardInterrupt:
         if resume:
-            _save_resume(resume, step, rates, trace, accelerator.unwrap_model(model), optimizer)
+            _save_resume(resume, done, rates, trace, accelerator.unwrap_model(model), optimizer)
         raise
     if resume:
         resume.unlink(missing_ok=True)

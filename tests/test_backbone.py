@@ -24,7 +24,8 @@ from a2lite.backbone import (
     qwen2_config,
     stream,
 )
-from a2lite.backbone.pretraining import Curriculum, augment, drawl, pretrain, train_vocabulary
+from a2lite.backbone.listening import Listener, augment, edits
+from a2lite.backbone.pretraining import Curriculum, drawl, pretrain, train_vocabulary
 from a2lite.backbone.tasks import TASKS, Exchange, Item, converse, listen, prepare, silence
 from a2lite.config import load_config
 
@@ -268,7 +269,7 @@ def test_greedy_generation_takes_the_best_of_a_full_pass(vocabulary, model):
     ids = prompt.ids + spoken.ids
     labels = [-100] * len(ids)
     logits = model(collate([replace(prompt, ids=ids, labels=labels)]))[0][0, len(prompt.ids) - 1 : -1]
-    grammar, masks = SlotGrammar(vocabulary), SlotGrammar.masks(vocabulary)
+    grammar, masks = SlotGrammar(vocabulary), vocabulary.slot_masks
     for row, token in zip(logits, spoken.ids, strict=True):
         assert torch.where(masks[grammar.state], row, -1e9).argmax() == token
         grammar.advance(token)
@@ -383,6 +384,18 @@ def test_augmentation_keeps_the_form_and_batches_are_pure_functions_of_the_step(
             assert left.equal(right)
     ids = drawl([5, 6, 7], 0, torch.Generator().manual_seed(0))
     assert [i for i, j in zip(ids, [0, *ids], strict=False) if i and i != j] == [5, 6, 7]
+
+
+def test_settled_ears_put_vectors_where_the_embeddings_are(vocabulary, model):
+    listener = Listener(with_config(model))
+    mel = encoder_mel(noise(16000), CONFIG.n_mels)[None]
+    frames = torch.tensor([mel.shape[1]])
+    before = listener.adapter(listener.encoder(mel, frames))
+    listener.settle(mel, frames)
+    after = listener.adapter(listener.encoder(mel, frames)) - listener.mean
+    torch.testing.assert_close(torch.cosine_similarity(after, before, dim=-1), torch.ones(1, after.shape[1]))
+    torch.testing.assert_close(after.norm(dim=-1).mean(), listener.targets.norm(dim=1).mean())
+    assert edits([1, 2, 3], [1, 3, 4]) == 2 and edits([], [5]) == 1
 
 
 def test_pretraining_resumes_saves_and_loads(tmp_path):

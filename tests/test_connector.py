@@ -70,6 +70,15 @@ def test_history_is_spoiled_in_training_only():
     torch.testing.assert_close(model(hidden, same, lengths), model(hidden, same, lengths))
 
 
+def test_training_draws_segments_of_every_length(monkeypatch):
+    model, seen = connector().train(), set()
+    monkeypatch.setattr(model, "decode", lambda queries, *rest: seen.add(queries.shape[1]) or queries)
+    codes = torch.zeros(1, 10, NANO.rvq.quantizers, dtype=torch.long)
+    for _ in range(40):
+        model(states(1, 10), codes, torch.tensor([10]))
+    assert seen == {1, 2, 5}
+
+
 def test_the_loss_sums_levels_and_ignores_padding():
     logits = torch.zeros(1, 4, 3, 16)
     codes = torch.zeros(1, 4, 3, dtype=torch.long)

@@ -301,7 +301,7 @@ def test_a_subset_of_vertices_gives_the_gradient_of_all(head, performance, term)
     for vertices in (LAPTOP.vertices, None):
         geometry = Geometry.of(flame, head.regions, len(head.v_template), nano(vertices=vertices))
         leaf = recon.clone().requires_grad_()
-        model()._reconstruction(performance, leaf, geometry)[term].backward()
+        model().reconstruction_terms(performance, leaf, geometry)[term].backward()
         gradients.append(leaf.grad.flatten())
     assert torch.cosine_similarity(*gradients, dim=0) > 0.97
     assert gradients[0].norm() == pytest.approx(float(gradients[1].norm()), rel=0.15)

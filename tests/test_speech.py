@@ -1,5 +1,6 @@
 """Speech tokens: FSQ against an independent one, the token rate, the stream and its look-ahead, the sound."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from vector_quantize_pytorch import FSQ as OtherFSQ
 
 from a2lite import audio, fit
 from a2lite.config import load_config
+from a2lite.flame_qa import load_samples
 from a2lite.speech import (
     FSQ,
     SpectrogramInversion,
@@ -21,6 +23,9 @@ from a2lite.speech import (
     train,
 )
 from a2lite.speech.training import Crops, set_scales
+
+sys.path.insert(0, str(fit.ROOT / "benchmarks"))
+from sentences import SentenceRecogniser  # noqa: E402
 
 NANO = load_config("laptop", size="nano").speech
 
@@ -235,9 +240,9 @@ def test_crops_are_a_pure_function_of_the_step():
 
 def test_training_learns_and_its_checkpoint_gives_the_same_tokenizer(tmp_path):
     waves = [sound(16000, seed=seed)[0].numpy() for seed in range(4)]
-    config = replace(NANO, steps=60, lr=3e-3)
+    config = replace(NANO, steps=40, lr=3e-3)
     trained, trace = train(config, waves, tmp_path / "speech.safetensors")
-    assert trace.values["loss"][-1] < 0.6 * trace.values["loss"][0]
+    assert trace.values["loss"][-1] < 0.7 * trace.values["loss"][0]
     again = load(tmp_path / "speech.safetensors")
     tokens = trained.encode(sound(16000, seed=9))
     assert torch.equal(again.encode(sound(16000, seed=9)), tokens)
@@ -285,3 +290,22 @@ def test_the_trained_tokenizer_keeps_a_voice_it_never_heard(trained):
     stream = trained.stream()
     streamed = torch.cat([*(stream.step(piece) for piece in tokens.split(10, 1)), stream.flush()], 1)
     torch.testing.assert_close(streamed, trained.decode(tokens), atol=1e-4, rtol=0)
+
+
+def test_an_independent_ear_understands_the_round_trip(trained):
+    """pocketsphinx, told all answers of data_samples/, hears the same sentence before and after."""
+    samples = [s for split in ("dev", "test_sentence", "test_avatar") for s in load_samples("tiny", split)][::2]
+    ear = SentenceRecogniser(sorted({sample.answer_text for sample in samples}))
+    texts = [sample.answer_text for sample in samples]
+    waves = [torch.from_numpy(sample.answer_audio)[None] for sample in samples]
+    again = [trained.decode(trained.encode(wave))[0].numpy() for wave in waves]
+    assert sum(ear.hits([wave[0].numpy() for wave in waves], texts)) >= len(texts) - 1
+    assert sum(ear.hits(again, texts)) >= len(texts) - 1
+
+
+def test_the_ear_refuses_what_it_cannot_hear():
+    with pytest.raises(ValueError, match="list is empty"):
+        SentenceRecogniser([])
+    with pytest.raises(ValueError, match="'xqzvw' is not in pocketsphinx's dictionary"):
+        SentenceRecogniser(["The xqzvw."])
+    assert SentenceRecogniser(["Good morning."]).recognise(np.zeros(16000)) is None

@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         self.conv1 = nn.Conv1d(config.n_mels, width, 3, padding=1)
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
         self.positional_embedding = nn.Embedding(self.context, width)
-        self.positional_embedding.weight.data = sinusoids(self.context, width)
+        self.positional_embedding.weight.data = 0.1 * sinusoids(self.context, width)  # quieter than the sound
         self.blocks = nn.ModuleList(Block(width, config.encoder_heads) for _ in range(config.encoder_layers))
         self.avg_pooler = nn.AvgPool1d(2, 2)
         self.after_norm = nn.LayerNorm(width)

@@ -52,7 +52,7 @@ def stream(
     for a prompt that leaves no room to answer.
     """
     limit = min(model.config.max_new_tokens if limit is None else limit, _room(model, dialogues))
-    masks = {state: mask.to(model.device) for state, mask in SlotGrammar.masks(model.vocabulary).items()}
+    masks = {state: mask.to(model.device) for state, mask in model.vocabulary.slot_masks.items()}
     grammars = [SlotGrammar(model.vocabulary) for _ in dialogues]
     logits, hidden, cache, mask = _prefill(model, dialogues)
     for step in range(limit):

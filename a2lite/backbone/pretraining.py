@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from a2lite.backbone.encoder import patch_count
+from a2lite.backbone.listening import Listener, augment, error_rate
 from a2lite.backbone.model import Backbone, Batch, collate
 from a2lite.backbone.tasks import Item, converse, silence
 from a2lite.backbone.tokens import IGNORE, Dialogue, Vocabulary
@@ -29,23 +28,6 @@ def train_vocabulary(items: Sequence[Item], config: BackboneConfig) -> Vocabular
     prompts = [*config.system.values(), "system\n", "human\n", "assistant\n"]
     texts = [text for item in items for e in item.exchanges for text in (e.question, e.answer)]
     return Vocabulary.train(texts + prompts * max(1, len(items) // 20), config.text_vocab, config.audio_codes)
-
-
-def augment(mel: Tensor, generator: torch.Generator, warp: float = 0.1) -> Tensor:
-    """Another voice says it, (F, n_mels) -> (F', n_mels): tempo, vocal tract length, loudness, two masks."""
-    tempo, tract, shift, gain = (2 * torch.rand(4, generator=generator) - 1).tolist()
-    frames, bins = max(16, round(len(mel) * (1 + warp * tempo))), mel.shape[1]
-    t = torch.linspace(-1, 1, frames)
-    f = torch.linspace(-1, 1, bins) * (1 + warp * tract) + warp * tract + 0.05 * shift  # the lowest bin stays
-    grid = torch.stack(torch.broadcast_tensors(f[None], t[:, None]), -1)  # (F', n_mels, 2)
-    image = F.grid_sample(mel.float()[None, None], grid[None], padding_mode="border", align_corners=True)
-    mel = image[0, 0] + 0.1 * gain
-    for axis, most in ((0, 12), (1, 10)):
-        width = int(torch.randint(most, (1,), generator=generator))
-        start = int(torch.randint(max(1, mel.shape[axis] - width), (1,), generator=generator))
-        mel.narrow(axis, start, min(width, mel.shape[axis])).fill_(mel.mean())
-    lead = int(torch.randint(50, (1,), generator=generator))  # half a second of silence at most
-    return torch.cat([mel.min().expand(lead, bins), mel])
 
 
 class Curriculum:
@@ -122,67 +104,6 @@ def drawl(ids: Sequence[int], gap: int, g: torch.Generator, pace: float = 1.0) -
     for token, more, gaps in zip(ids, hold, pause, strict=True):
         out += [token] * (1 + more // 2) + [gap] * gaps
     return out
-
-
-class Listener(nn.Module):
-    """Encoder and adapter under CTC whose output layer is the language model's own embedding of text."""
-
-    def __init__(self, model: Backbone):
-        super().__init__()
-        self.encoder, self.adapter = model.encoder, model.adapter
-        v, table = model.vocabulary, model.lm.get_input_embeddings().weight.detach()
-        targets = torch.cat([table[v.audio_patch][None], table[: v.texts]])  # blank first
-        self.register_buffer("targets", F.normalize(targets, dim=1))
-        self.size = float(targets.norm(dim=1).mean())
-        self.scale = nn.Parameter(torch.tensor(16.0))
-
-    def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
-        """Log-probabilities (M, P, 1 + text tokens) of blank and text."""
-        x = F.normalize(self.adapter(self.encoder(mels, frames)), dim=-1)
-        return (self.scale * x @ self.targets.T).log_softmax(-1)
-
-    def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        mels, frames, texts, counts = batch
-        chances = self(mels, frames).transpose(0, 1)  # (P, M, 1 + text tokens)
-        return {"loss": F.ctc_loss(chances, texts + 1, patch_count(frames), counts, zero_infinity=True)}
-
-    @torch.no_grad()
-    def read(self, mels: Tensor, frames: Tensor) -> list[list[int]]:
-        """Greedy: per sound the text ids that it says; a repeated id counts once unless a blank divides it."""
-        best = self(mels, frames).argmax(-1)
-        rows = [row[:n] for row, n in zip(best.tolist(), patch_count(frames).tolist(), strict=True)]
-        return [
-            [k - 1 for k, before in zip(row, [0, *row], strict=False) if k and k != before] for row in rows
-        ]
-
-    @torch.no_grad()
-    def rescale(self, mels: Tensor, frames: Tensor) -> None:
-        """Give the adapter's vectors the length of the embeddings that they point at."""
-        x = self.adapter(self.encoder(mels, frames))
-        factor = self.size / x.norm(dim=-1).mean()
-        self.adapter.linear2.weight *= factor
-        self.adapter.linear2.bias *= factor
-
-
-def edits(left: Sequence[int], right: Sequence[int]) -> int:
-    """Levenshtein distance: insertions, deletions and substitutions that turn one row of ids into the other."""
-    row = list(range(len(right) + 1))
-    for i, a in enumerate(left, 1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(right, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-    return row[-1]
-
-
-def error_rate(listener: Listener, items: Sequence[Item], vocabulary: Vocabulary) -> float:
-    """Edits per token between what is read from the questions and what they say."""
-    wrong = total = 0
-    for item in items:
-        for mel in item.last.question_mels[:1]:
-            said = vocabulary.encode(item.last.question)
-            (heard,) = listener.read(mel.float()[None], torch.tensor([len(mel)]))
-            wrong, total = wrong + edits(heard, said), total + len(said)
-    return wrong / max(1, total)
 
 
 @torch.no_grad()
@@ -266,9 +187,9 @@ def _ears(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, 
         name="(ii) ears",
         path=path,
         evaluate=lambda m: {"errors": error_rate(m, dev, model.vocabulary)},
-        **options,
+        **{**options, "lr": model.config.ctc_lr},
     )
-    listener.rescale(*course.words(0)[:2])
+    listener.settle(*course.words(0)[:2])
     return trace
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -81,15 +81,11 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
-        """What ``to_json`` wrote, from a checkpoint's metadata or from a ``tokenizer.json``."""
+        """What ``to_json`` wrote; a ``tokenizer.json`` of the tokenizers library."""
         return cls(Tokenizer.from_str(text))
 
     def to_json(self) -> str:
         return self.tokenizer.to_str()
-
-    @classmethod
-    def load(cls, path: str | Path) -> Vocabulary:
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
     def encode(self, text: str) -> list[int]:
         """Text, with or without control tokens spelled out in it, to ids."""
@@ -100,7 +96,7 @@ class Vocabulary:
         return self.tokenizer.decode(list(ids), skip_special_tokens=False)
 
     def kind(self, token: int) -> str:
-        """ "text", "code", or the name of a control token ("tts_pad", "audio_pad", ...)."""
+        """What a token is: "text", "code", or the name of a control token ("tts_pad", "audio_pad", ...)."""
         if token < self.texts:
             return "text"
         if token >= self.audio0:
@@ -110,6 +106,12 @@ class Vocabulary:
     def is_code(self, ids: Tensor) -> Tensor:
         """Which ids are real audio codes (no pads)."""
         return (ids >= self.audio0) & (ids < self.audio_pad)
+
+    @cached_property
+    def slot_masks(self) -> dict[str, Tensor]:
+        """Per state of ``SLOTS`` (vocabulary,) bool: the tokens that it allows."""
+        kinds = [self.kind(token) for token in range(len(self))]
+        return {state: torch.tensor([kind in allowed for kind in kinds]) for state, allowed in SLOTS.items()}
 
     # ------------------------------------------------------------ TA4
 
@@ -168,6 +170,12 @@ SLOTS = {  # TA4 as a state machine: which kinds of token may come next
     "end": ("eot",),
     "over": (),
 }
+TEXT_SLOTS = {  # the state of a text slot by what is padded: text, audio
+    (False, False): "text",
+    (True, False): "text, padded",
+    (False, True): "text, audio padded",
+    (True, True): "text, both padded",
+}
 
 
 class SlotGrammar:
@@ -179,12 +187,6 @@ class SlotGrammar:
     def __init__(self, vocabulary: Vocabulary):
         self.vocabulary, self.state = vocabulary, "first"
         self.slot, self.padded = 0, {"tts_pad": False, "audio_pad": False}
-
-    @staticmethod
-    def masks(vocabulary: Vocabulary) -> dict[str, Tensor]:
-        """Per state (vocabulary,) bool: the tokens that it allows."""
-        kinds = [vocabulary.kind(token) for token in range(len(vocabulary))]
-        return {state: torch.tensor([kind in allowed for kind in kinds]) for state, allowed in SLOTS.items()}
 
     def advance(self, token: int) -> str:
         """Take the next token and return its kind; ValueError when its slot does not allow it."""
@@ -199,16 +201,7 @@ class SlotGrammar:
             return kind
         self.slot = (self.slot + 1) % (1 + AUDIO_PER_TEXT)
         if self.slot == 0:
-            text, audio = self.padded.values()
-            self.state = "text" + (
-                ", both padded"
-                if text and audio
-                else ", padded"
-                if text
-                else ", audio padded"
-                if audio
-                else ""
-            )
+            self.state = TEXT_SLOTS[tuple(self.padded.values())]
         elif self.padded["audio_pad"]:
             self.state = "audio, padded"
         else:

@@ -1,4 +1,4 @@
-"""The kit's own drawing of Figure 1 (A2-LLM): one model, three outputs, and the notebook that builds each part."""
+"""The kit's own drawings of Figure 1 (A2-LLM): the whole, with the notebook that builds each part, and the connector."""
 
 from __future__ import annotations
 
@@ -88,7 +88,91 @@ def _legend(axes: Axes) -> None:
         axes.text(6.4, 46 - 3.6 * place, what, va="center", fontsize=8, color=INK)
 
 
-def _box(axes: Axes, left, low, wide, high, name: str, detail: str, colour: str, notebook: str) -> None:
+# ---------------------------------------------------------------- the motion connector
+
+
+def connector(states: np.ndarray, history: np.ndarray, codes: np.ndarray, layers: int) -> Figure:
+    """One segment on its way through the connector (Sec. 5.2), with its own numbers in it.
+
+    states: (n G, d) hidden states; history, codes: (n, N_q) motion codes of the segment before and of this one.
+    """
+    figure, axes = plt.subplots(figsize=(10, 6.4), facecolor=PAPER)
+    axes.set(xlim=(0, 100), ylim=(0, 64), aspect="equal")
+    axes.set_axis_off()
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.99)
+    columns = 36 + 48 * (np.arange(len(codes)) + 0.5) / len(codes)  # the middle of each motion token
+    _states(axes, states, columns)
+    _layers(axes, columns, layers)
+    _predictions(axes, codes, columns)
+    _history(axes, history)
+    return figure
+
+
+def _states(axes: Axes, states: np.ndarray, columns: np.ndarray) -> None:
+    shown = (states - states.mean(0)) / states.std(0).clip(1e-6)
+    axes.imshow(shown.T[:32], cmap="PuOr", vmin=-2.5, vmax=2.5, extent=(36, 84, 2, 8.4), aspect="auto", zorder=2)
+    for left in columns - (columns[1] - columns[0]) / 2:
+        axes.plot([left, left], [2, 8.4], color=PAPER, lw=2.5, zorder=3)
+    _note(axes, 34.6, 5.2, "hidden states $H_t$\n25 a second", align="right")
+    _box(axes, 36, 11.4, 48, 4.4, "convolution, kernel = stride = 5; linear", "", AUDIO, "05")
+    for middle in columns:
+        _arrow(axes, (middle, 8.6), (middle, 11.2), SOFT, 0.9)
+        _arrow(axes, (middle, 15.9), (middle, 20.2), SOFT, 0.9)
+    _note(axes, 34.6, 18, "queries\n5 a second", align="right")
+
+
+def _layers(axes: Axes, columns: np.ndarray, layers: int) -> None:
+    shape = FancyBboxPatch((34.5, 20.4), 51, 19.4, boxstyle="round,pad=0,rounding_size=1.2", lw=1)
+    axes.add_patch(shape)
+    shape.set(facecolor="none", edgecolor=SOFT, linestyle=(0, (3, 2)))
+    _note(axes, 88.6, 30, f"$\\times${layers}")
+    parts = ("self-attention among the queries", "cross-attention to the history", "feed-forward")
+    for place, name in enumerate(parts):
+        low = 21.8 + 6 * place
+        _box(axes, 37, low, 46, 4.4, name, "", MOTION if place == 1 else TEXT)
+        if place:
+            _arrow(axes, (60, low - 1.5), (60, low - 0.1), SOFT, 0.9)
+    _box(axes, 36, 42.4, 48, 4.4, "six heads, 256 logits each", "", MOTION)
+    for middle in columns:
+        _arrow(axes, (middle, 39.9), (middle, 42.2), SOFT, 0.9)
+        _arrow(axes, (middle, 46.9), (middle, 49), MOTION, 0.9)
+
+
+def _predictions(axes: Axes, codes: np.ndarray, columns: np.ndarray) -> None:
+    _codes(axes, codes, 36, 49.2, 48)
+    _note(axes, 60, 63, "this segment's motion tokens, coarse level on top")
+    _arrow(axes, (84.4, 55.4), (87.4, 55.4), MOTION)
+    _box(axes, 87.6, 50.9, 11, 9, "RVQ\ndecoder", "25 frames", MOTION, "03")
+
+
+def _history(axes: Axes, history: np.ndarray) -> None:
+    _codes(axes, history, 3, 49.2, 24)
+    _note(axes, 15, 63, "the segment before")
+    axes.add_patch(FancyArrowPatch((35.6, 55.4), (27.4, 55.4), arrowstyle="-|>", mutation_scale=8, color=MOTION,
+                                   lw=1, linestyle=(0, (3, 2))))  # fmt: skip
+    _note(axes, 31.4, 58.6, "next\nround")
+    _arrow(axes, (15, 49), (15, 35.4), MOTION)
+    _box(axes, 3, 24.8, 24, 10.4, "six embedding tables,\nadded", "", MOTION)
+    _arrow(axes, (27, 30), (36.8, 30), MOTION)
+    _note(axes, 31.2, 32.4, "keys,\nvalues")
+
+
+def _codes(axes: Axes, codes: np.ndarray, left: float, low: float, wide: float) -> None:
+    """A table of codes (n, N_q): a column per token, a row per level, the first on top, paler as they go deeper."""
+    tokens, levels = codes.shape
+    cell, high = wide / tokens, 12.4 / levels
+    for token, level in np.ndindex(tokens, levels):
+        x, y = left + cell * token, low + high * (levels - 1 - level)
+        axes.add_patch(Rectangle((x + 0.15, y + 0.12), cell - 0.3, high - 0.24, facecolor=MOTION,
+                                 alpha=1 - 0.13 * level, edgecolor="none"))  # fmt: skip
+        axes.text(x + cell / 2, y + high / 2 - 0.1, str(codes[token, level]), ha="center", va="center", fontsize=7,
+                  color="white" if level < 3 else INK)
+
+
+# ---------------------------------------------------------------- what both are made of
+
+
+def _box(axes: Axes, left, low, wide, high, name: str, detail: str, colour: str, notebook: str = "") -> None:
     shape = FancyBboxPatch((left, low), wide, high, boxstyle="round,pad=0,rounding_size=1.2", lw=1.3)
     shape.set(facecolor=colour + "22", edgecolor=colour)
     axes.add_patch(shape)
@@ -96,7 +180,8 @@ def _box(axes: Axes, left, low, wide, high, name: str, detail: str, colour: str,
     lift = 1.4 + 0.9 * name.count("\n") if detail else 0
     axes.text(left + wide / 2, middle + lift * 0.6, name, ha="center", va="center", fontsize=9.5, color=INK)
     axes.text(left + wide / 2, middle - lift, detail, ha="center", va="top", fontsize=7, color=SOFT)
-    _badge(axes, left + wide - 0.4, low + high - 0.2, notebook, colour)
+    if notebook:
+        _badge(axes, left + wide - 0.4, low + high - 0.2, notebook, colour)
 
 
 def _badge(axes: Axes, x, y, notebook: str, colour: str) -> None:

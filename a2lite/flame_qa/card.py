@@ -134,23 +134,10 @@ class SoundClassifier:
         return [self.names[i] for i in (self._inputs(sound_features(waves)) @ self.weights).argmax(1)]
 
 
-def emotion_from_sound(train: Samples, test: Samples, style: str) -> Accuracy:
-    """Emotion by ``SoundClassifier`` on answers of one style: at chance for "ambiguous", or the world leaks."""
-    train, test = train.where(style=style), test.where(style=style)
-    classifier = SoundClassifier([s.answer_audio for s in train], train.column("emotion"))
-    return accuracy(classifier.predict([s.answer_audio for s in test]), test.column("emotion"))
-
-
 def motion_features(samples: Samples) -> Tensor:
     """Mean over time of expression and eyelids, (N, 52): what an emotion holds and words do not."""
     means = [sample.motion.mean(0) for sample in samples]
     return torch.from_numpy(np.stack([np.concatenate([m[:50], m[56:]]) for m in means]))
-
-
-def emotion_from_motion(train: Samples, test: Samples) -> Accuracy:
-    """The read-out's ceiling: nearest emotion centroid on true motion."""
-    readout = EmotionReadout.fit(motion_features(train), train.column("emotion"))
-    return accuracy(readout.predict(motion_features(test)), test.column("emotion"))
 
 
 # ---------------------------------------------------------------- the card

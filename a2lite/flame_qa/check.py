@@ -89,15 +89,17 @@ def validate(path: str | Path) -> list[str]:
     files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
     if not files:
         raise FileNotFoundError(f"{path}: no Parquet files; expected samples of schema version {SCHEMA_VERSION}")
-    lines, owner = [], {}
+    lines, first = [], {}
     for file in files:
         for sample in Samples([file]):
             lines += [f"{file.name}: {sample.id}: {fault}" for fault in faults(sample)]
-            first = owner.setdefault(fingerprint(sample), sample)
-            if first.split != sample.split:
-                lines.append(f"{file.name}: {sample.id}: the same recording as {first.id} of another split")
-            elif first is not sample and first.id == sample.id:
+            key, name = fingerprint(sample), (sample.split, sample.id)
+            if key not in first:
+                first[key] = name
+            elif first[key] == name:
                 lines.append(f"{file.name}: {sample.id}: stands there twice")
+            elif first[key][0] != sample.split:
+                lines.append(f"{file.name}: {sample.id}: the same recording as {first[key][1]} of another split")
     return lines
 
 

@@ -175,7 +175,7 @@ class MotionRVQ(nn.Module):
         q, codes = self.quantizer(z, learn=self.training)
         passed = z + (q - z).detach()  # straight-through: dL/dz := dL/dq
         recon = self.denormalise(self.decoder(passed, {}))[:, : motion.shape[1]]
-        losses = self._vq(z, q) | self._reconstruction(motion, recon, geometry)
+        losses = self._vq(z, q) | self.reconstruction_terms(motion, recon, geometry)
         scale = weights(self.config)
         losses["loss"] = sum(scale[name] * value for name, value in losses.items())
         return recon, codes, losses
@@ -188,7 +188,7 @@ class MotionRVQ(nn.Module):
             terms["codebook"] = squared_norm(z.detach() - q, how)
         return terms
 
-    def _reconstruction(self, motion: Tensor, recon: Tensor, geometry: Geometry | None) -> dict[str, Tensor]:
+    def reconstruction_terms(self, motion: Tensor, recon: Tensor, geometry: Geometry | None) -> dict[str, Tensor]:
         """Eq. 8 on parameters, Eq. 9 and 10 on zero-pose vertices."""
         how = self.config.reduction
         unit = self.std if self.config.param_space == "normalised" else 1.0
