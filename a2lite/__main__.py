@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         return importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:]) or 0
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if os.environ.get("A2LITE_DEBUG") == "1":
             raise
         print("a2lite:", " ".join(str(error).split()), file=sys.stderr)

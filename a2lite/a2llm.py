@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from a2lite.backbone.tasks import Item, converse
 from a2lite.config import Config
 from a2lite.connector import MotionConnector, motion_loss
 from a2lite.fit import load_checkpoint, save_checkpoint
+from a2lite.flame_qa import TASKS
 from a2lite.rvq import MotionRVQ
 
 
@@ -47,9 +48,11 @@ class AvatarBatch:
 
 
 def examples_of(items: Sequence[Item], motions: Sequence[Tensor], rvq: MotionRVQ, task: str = "AQAA") -> list[Example]:
-    """Items and their answers' motion (T, 58), tokenized once by the frozen motion tokenizer."""
-    codes = [rvq.encode(torch.as_tensor(motion)[None])[0] for motion in motions]
-    return [Example(item, None if task == "ASR" else c, task) for item, c in zip(items, codes)]
+    """Items and their answers' motion (T, 58), tokenized once by the frozen motion tokenizer; none where the task
+    (a row of ``flame_qa.TASKS``) carries no motion loss."""
+    if not TASKS[task].motion:
+        return [Example(item, None, task) for item in items]
+    return [Example(item, rvq.encode(torch.as_tensor(m)[None])[0], task) for item, m in zip(items, motions)]
 
 
 class A2LLM(nn.Module):
@@ -60,6 +63,7 @@ class A2LLM(nn.Module):
 
     def __init__(self, config: Config, backbone: Backbone, rvq: MotionRVQ, lora: bool = True):
         super().__init__()
+        config = replace(config, backbone=backbone.config, rvq=rvq.config)  # sizes are those of what was loaded
         self.config, self.lora = config, lora
         self.backbone = backbone.requires_grad_(False)
         self.rvq = rvq.requires_grad_(False)
@@ -82,6 +86,8 @@ class A2LLM(nn.Module):
         v, c = self.backbone.vocabulary, self.backbone.config
         none = torch.zeros(0, self.rvq.config.quantizers, dtype=torch.long)
         codes = [none if example.codes is None else example.codes for example in examples]
+        if c.tail == "drop":
+            codes = [m[: len(e.item.last.codes) // self.rvq.config.group] for m, e in zip(codes, examples)]
         return AvatarBatch(
             sequence=collate([converse(example.task, example.item, v, c, change=change) for example in examples]),
             codes=nn.utils.rnn.pad_sequence(codes, True),
@@ -101,6 +107,8 @@ class A2LLM(nn.Module):
         logits, hidden = self.hidden(batch.sequence)
         terms = self.backbone.sequence_loss(batch.sequence, logits)
         if batch.lengths.max() == 0:
+            if not self.lora:
+                raise ValueError("loss: no answer of the batch carries motion; Adapter-Only has nothing else to learn")
             return dict(terms, seq=terms["loss"].detach())
         motion = motion_loss(self.connector(hidden, batch.codes, batch.lengths), batch.codes, batch.lengths)
         total = self.config.training.motion_weight * motion["motion"]
@@ -136,7 +144,8 @@ class A2LLM(nn.Module):
 
     def save(self, path: Path, **meta) -> None:
         """LoRA and connector in one safetensors file (fp16), with the identity of the backbone they belong to."""
-        save_checkpoint(path, self.state(), self.config.connector, base=identity(self.backbone), lora=self.lora, **meta)
+        names = dict(base=identity(self.backbone), codes=motion_identity(self.rvq), lora=self.lora)
+        save_checkpoint(path, self.state(), self.config.connector, **names, **meta)
 
     @classmethod
     def load(cls, path: str | Path, config: Config, backbone: Backbone, rvq: MotionRVQ) -> A2LLM:
@@ -146,11 +155,16 @@ class A2LLM(nn.Module):
             raise ValueError(f"{path}: is no A2-LLM checkpoint; expected one written by A2LLM.save")
         if meta["base"] != identity(backbone):
             raise ValueError(f"{path}: was trained on another backbone ({meta['base']}); load that one, or retrain it")
+        if meta["codes"] != motion_identity(rvq):
+            raise ValueError(f"{path}: was trained on another rvq.safetensors; load that one, or retrain it")
         config = config.override(connector=meta["config"])
         model = cls(config, backbone, rvq, lora=meta["lora"])
         own = model.state()
         if set(own) != set(state):
             raise ValueError(f"{path}: holds other weights than this configuration has; load it with its own profile")
+        wrong = [name for name, value in state.items() if value.shape != own[name].shape]
+        if wrong:
+            raise ValueError(f"{path}: {wrong[0]} has another size in this profile; load it with its own profile")
         with torch.no_grad():
             for name, value in state.items():
                 own[name].copy_(value)
@@ -159,5 +173,13 @@ class A2LLM(nn.Module):
 
 def identity(backbone: Backbone) -> str:
     """Twelve hex digits that tell one backbone from another: a hash of its embedding table, as stored in fp16."""
-    table = backbone.lm.get_input_embeddings().weight.detach().half().cpu().contiguous()
-    return hashlib.sha256(table.numpy().tobytes()).hexdigest()[:12]
+    return _digest(backbone.lm.get_input_embeddings().weight)
+
+
+def motion_identity(rvq: MotionRVQ) -> str:
+    """The same for a motion tokenizer: a hash of its first encoder layer, as stored in fp16."""
+    return _digest(next(rvq.encoder.parameters()))
+
+
+def _digest(weights: Tensor) -> str:
+    return hashlib.sha256(weights.detach().half().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]

@@ -85,7 +85,6 @@ class RVQConfig:
     lite_lr: float | None = None
     lite_steps: int | None = None
     lite_velocity_weight: float | None = None  # ARTalk's 1e7; with 1e2 the upper face moves 1.3 to 1.6 times too much
-    lite_acceleration_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,7 @@ class BackboneConfig:
     encoder_layers: int = 32
     encoder_heads: int = 20
     encoder_context: int = 1500  # positions after conv2, 30 s
+    encoder_local: int = 0  # lite only: a depthwise convolution before the blocks, which two layers need to be quick
     adapter_width: int = 2048
     hidden: int = 3584
     layers: int = 28
@@ -230,8 +230,9 @@ _LAPTOP: dict[str, dict[str, Any]] = {
     "rvq": dict(vertices=200, batch=32, lite_lr=1e-3, lite_steps=1000, lite_velocity_weight=1e7),
     "speech": dict(levels=(8, 5, 5, 5), width=224),
     "backbone": dict(
-        n_mels=80, encoder_width=256, encoder_layers=2, encoder_heads=4, adapter_width=256, hidden=256, layers=4,
-        heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, tie_embeddings=True, max_positions=2048,
+        n_mels=80, encoder_width=256, encoder_layers=2, encoder_heads=4, encoder_local=31, adapter_width=256,
+        hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, tie_embeddings=True,
+        max_positions=2048,
         text_vocab=1300, audio_codes=1000, lite_text_weight=4.0, text_steps=350,
         ctc_steps=800, speech_steps=900, max_new_tokens=600,
     ),
@@ -247,7 +248,7 @@ _TINY: dict[str, dict[str, Any]] = {
     "rvq": dict(lite_steps=20),
     "speech": dict(steps=10),
     "backbone": dict(text_steps=5, ctc_steps=5, speech_steps=5),
-    "training": dict(stage1_steps=5, stage2_steps=5, stage3_steps=5),
+    "training": dict(batch=4, stage1_steps=5, stage2_steps=5, stage3_steps=5),
 }
 
 _NANO: dict[str, dict[str, Any]] = {

@@ -139,13 +139,13 @@ def fit(
     """Train ``model`` for ``steps`` steps of AdamW (or of ``optimizer``) on ``loss(model, batches(step))["loss"]``.
 
     With ``path``, the whole state goes to ``<path>.resume`` at least every ``save_seconds`` and when the run is
-    interrupted; a run with the same ``path`` goes on from there, and the file is removed at the end. Several
-    processes (``accelerate launch``) take batches ``step * processes + rank``. ``factor(step)`` scales every
-    group's rate (``schedule`` by default); ``before_step(step)`` may change the model. Returns the ``Trace``.
+    interrupted; a run with the same ``path`` goes on from there, and the file is removed at the end. It trains
+    where the model's parameters are (``batches`` must give tensors there), in one process. ``factor(step)`` scales
+    every group's rate (``schedule`` by default); ``before_step(step)`` may change the model. Returns the ``Trace``.
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=next(model.parameters()).device.type == "cpu")
     optimizer = optimizer or adamw(model, lr)
     model, optimizer = accelerator.prepare(model, optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -163,7 +163,7 @@ def fit(
             if before_step:
                 before_step(step)
             model.train()
-            terms = loss(model, batches(step * accelerator.num_processes + accelerator.process_index))
+            terms = loss(model, batches(step))
             optimizer.zero_grad()
             accelerator.backward(terms["loss"])
             accelerator.clip_grad_norm_(model.parameters(), clip)
@@ -180,7 +180,7 @@ def fit(
                 trace.add(step, **evaluate(accelerator.unwrap_model(model)))
             progress.update(step + 1, **figures)
             trace.seconds = time.perf_counter() - started
-            if resume and time.perf_counter() - saved > save_seconds and accelerator.is_main_process:
+            if resume and time.perf_counter() - saved > save_seconds:
                 _save_resume(resume, done, rates, trace, accelerator.unwrap_model(model), optimizer)
                 saved = time.perf_counter()
     except KeyboardInterrupt:

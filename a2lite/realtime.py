@@ -32,6 +32,7 @@ from a2lite.speech import SpeechTokenizer
 from a2lite.speech import load as load_speech
 
 TOKEN_RATE = AudioConfig.token_rate  # audio tokens and motion frames per second
+MIN_ROOM = 250  # positions that a question must leave for its answer, 8 s of speech
 
 
 @dataclass
@@ -166,7 +167,7 @@ class Avatar:
             dialogue.hear(*listen(turn.question, c)).say(turn.text, turn.codes)
         dialogue.hear(*listen(question, c)).open()
         room = c.max_positions - len(dialogue.ids)
-        if room < 250:
+        if room < MIN_ROOM:
             raise ValueError(
                 f"question of {len(question) / RATE:.0f} s: takes {len(dialogue.ids)} of {c.max_positions} positions "
                 "and leaves no room for an answer; ask something shorter"
@@ -270,7 +271,7 @@ def clip_of(reply: Reply) -> Clip:
     head = load_head()
     motion = reply.motion if len(reply.motion) else torch.zeros(1, 58)
     vertices = Flame(head)(motion)
-    return Clip(vertices, head.faces, head.colours, audio=reply.wave, rate=RATE, fps=TOKEN_RATE, title=reply.text)
+    return Clip(vertices, head.faces, head.colours, audio=reply.wave, rate=RATE, fps=TOKEN_RATE, caption=reply.text)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -282,6 +283,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--seed", type=int, default=0, help="of sampling, where the temperature is above 0")
     args = parser.parse_args(argv)
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"{args.out}: is a file; give --out the path of a folder")
     question = load_wav(args.question)
     avatar = Avatar.load(args.profile)
     avatar.warm_up()

@@ -6,7 +6,6 @@ so that a killed run resumes in whatever stage it was.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -41,9 +40,11 @@ def three_stages(config: TrainingConfig, examples: Sequence[Example], affective:
 def optimizer_for(model: A2LLM) -> torch.optim.AdamW:
     """AdamW with the paper's two rates (Sec. 5.3): LoRA's and the connector's."""
     c = model.config.training
-    groups = [dict(params=list(model.connector.parameters()), lr=c.lite_connector_lr or c.connector_lr)]
+    connector = c.connector_lr if c.lite_connector_lr is None else c.lite_connector_lr
+    groups = [dict(params=list(model.connector.parameters()), lr=connector)]
     if model.lora:
-        groups.append(dict(params=model.lora_parameters(), lr=c.lite_lora_lr or c.lora_lr))
+        lora = c.lora_lr if c.lite_lora_lr is None else c.lite_lora_lr
+        groups.append(dict(params=model.lora_parameters(), lr=lora))
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
 
 
@@ -67,12 +68,10 @@ def train(
     pick = [shuffled([e.item.length for e in stage.examples], batch, seed + i) for i, stage in enumerate(stages)]
     stage_of = lambda step: next(i for i, end in enumerate(ends) if step < end)  # noqa: E731
 
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # of accelerate launch; ``fit`` counts batches over all
-
-    def batches(index: int) -> AvatarBatch:
-        stage = stage_of(index // processes)
-        examples = [stages[stage].examples[i] for i in pick[stage](index)]
-        return model.collate(examples, torch.Generator().manual_seed(seed * 1_000_003 + index))
+    def batches(step: int) -> AvatarBatch:
+        stage = stage_of(step)
+        examples = [stages[stage].examples[i] for i in pick[stage](step)]
+        return model.collate(examples, torch.Generator().manual_seed(seed * 1_000_003 + step))
 
     def factor(step: int) -> float:
         return schedule(step - starts[stage_of(step)], stages[stage_of(step)].steps)
@@ -97,7 +96,7 @@ def reset_lora(model: A2LLM, optimizer: torch.optim.Optimizer) -> None:
 
 @torch.no_grad()
 def predict(model: A2LLM, examples: Sequence[Example], batch: int = 16) -> list[torch.Tensor]:
-    """Motion codes (N, N_q) per example: true text and audio tokens, the model's own previous motion tokens."""
+    """Motion codes (N, N_q) per example that has some: true text and audio tokens, its own previous motion tokens."""
     model.eval()
     out: list[torch.Tensor] = []
     for start in range(0, len(examples), batch):

@@ -29,7 +29,7 @@ from a2lite.backbone.pretraining import Curriculum, drawl, pretrain, train_vocab
 from a2lite.backbone.tasks import TASKS, Exchange, Item, converse, listen, prepare, silence
 from a2lite.config import load_config
 
-CONFIG = load_config("laptop", "nano").backbone
+CONFIG = replace(load_config("laptop", "nano").backbone, encoder_local=7)
 TEXTS = ["There is a violin in the library. What is the plan?", "We will look at the violin together."]
 
 
@@ -162,8 +162,9 @@ def test_ragged_batch_hears_what_each_hears_alone(model):
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
-def test_encoder_equals_transformers_qwen2_audio(model):
-    c = CONFIG
+def test_encoder_equals_transformers_qwen2_audio():
+    c = replace(CONFIG, encoder_local=0)  # the published form
+    published = Encoder(c).eval()
     other = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(
         num_mel_bins=c.n_mels, d_model=c.encoder_width, encoder_layers=c.encoder_layers, max_source_positions=50,
         encoder_attention_heads=c.encoder_heads, encoder_ffn_dim=4 * c.encoder_width,
@@ -174,13 +175,13 @@ def test_encoder_equals_transformers_qwen2_audio(model):
         "key": "k_proj", "value": "v_proj",
     }  # fmt: skip
     state = {}
-    for key, value in model.encoder.state_dict().items():
+    for key, value in published.state_dict().items():
         key = ".".join(names.get(part, part) for part in key.split("."))
         state[key.replace("mlp.0", "fc1").replace("mlp.2", "fc2")] = value
     state["embed_positions.weight"] = state["embed_positions.weight"][:50]
     other.load_state_dict(state)
     mel = torch.randn(2, 100, c.n_mels)
-    ours = model.encoder(mel, torch.tensor([101, 101]))  # no frame is padding
+    ours = published(mel, torch.tensor([101, 101]))  # no frame is padding
     torch.testing.assert_close(ours, other(mel.transpose(1, 2))[0], atol=1e-5, rtol=1e-5)
 
 
@@ -209,18 +210,16 @@ def test_loss_sees_only_the_last_answer(vocabulary, model):
     dialogue = question(vocabulary).say(TEXTS[1], range(9))
     batch = collate([dialogue])
     logits, _ = model(batch)
-    loss = model.sequence_loss(batch, logits)["loss"]
+    loss = model.sequence_loss(batch, logits, 4.0)["loss"]
     noisy = logits.clone()
     start = len(dialogue.ids) - sum(label != -100 for label in dialogue.labels)
     noisy[:, : start - 1] += torch.randn_like(noisy[:, : start - 1])
-    assert model.sequence_loss(batch, noisy)["loss"] == loss
+    assert model.sequence_loss(batch, noisy, 4.0)["loss"] == loss
     by_hand = torch.nn.functional.cross_entropy(
         logits[0, start - 1 : -1], batch.ids[0, start:], reduction="none"
     )
     target = batch.ids[0, start:]
-    weight = torch.where(
-        (target < vocabulary.audio0) & (target != vocabulary.tts_pad), CONFIG.lite_text_weight, 1.0
-    )
+    weight = torch.where((target < vocabulary.audio0) & (target != vocabulary.tts_pad), 4.0, 1.0)
     torch.testing.assert_close(loss, (by_hand * weight).sum() / weight.sum())
 
 

@@ -9,7 +9,7 @@ from vector_quantize_pytorch import ResidualVQ
 from a2lite.config import load_config
 from a2lite.fit import load_checkpoint, save_checkpoint
 from a2lite.flame import Flame, load_head
-from a2lite.rvq import Geometry, MotionRVQ, ResidualQuantizer, load, magnitudes, train, usage, weights
+from a2lite.rvq import Geometry, MotionRVQ, ResidualQuantizer, load, magnitudes, quality, train, usage, weights
 from a2lite.rvq.loss import spread, squared_norm
 from a2lite.rvq.training import Crops
 
@@ -321,6 +321,17 @@ def test_a_subset_is_spread_over_the_list():
     assert torch.equal(spread(vertices, 500), vertices) and torch.equal(spread(vertices, None), vertices)
     chosen = spread(vertices, 20)
     assert len(chosen) == 20 and 1 <= chosen.diff().min() and chosen.diff().max() <= 10
+
+
+def test_every_level_brings_the_reconstruction_nearer(head, motions, trained):
+    _, rvq, _ = trained
+    faces = [0.1 * motion for motion in motions[:3]]
+    rows = [
+        quality(rvq, faces, Flame(head), head.landmarks, head.regions["upper_face"], level) for level in (1, 2, 3)
+    ]
+    assert rows[0].error > rows[1].error > rows[2].error
+    assert rows[0].usage == rows[2].usage and len(rows[0].usage) == 3  # of the codes, however many are decoded
+    assert rows[2].ufd_ratio > 0 and rows[2].measures["temporal"].n == 3
 
 
 def test_usage_counts_codes_and_perplexity():

@@ -79,6 +79,9 @@ class Encoder(nn.Module):
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
         self.positional_embedding = nn.Embedding(self.context, width)
         self.positional_embedding.weight.data = 0.1 * sinusoids(self.context, width)  # quieter than the sound
+        self.local = None
+        if config.encoder_local:
+            self.local = nn.Conv1d(width, width, config.encoder_local, padding="same", groups=width)
         self.blocks = nn.ModuleList(Block(width, config.encoder_heads) for _ in range(config.encoder_layers))
         self.avg_pooler = nn.AvgPool1d(2, 2)
         self.after_norm = nn.LayerNorm(width)
@@ -93,7 +96,11 @@ class Encoder(nn.Module):
             )
         x = F.gelu(self.conv1(mel.transpose(1, 2)))  # (B, D, F)
         x = x * _within(frames, x.shape[2])[:, None]
-        x = F.gelu(self.conv2(x)).transpose(1, 2)  # (B, F / 2, D)
+        x = F.gelu(self.conv2(x))  # (B, D, F / 2)
+        if self.local is not None:
+            x = x * _within((frames + 1) // 2, positions)[:, None]
+            x = x + self.local(x)
+        x = x.transpose(1, 2)  # (B, F / 2, D)
         x = x + self.positional_embedding.weight[:positions]
         valid = _within((frames - 1) // 2, positions)
         for block in self.blocks:

@@ -30,8 +30,7 @@ def augment(mel: Tensor, generator: torch.Generator, warp: float = 0.1) -> Tenso
         width = int(torch.randint(most, (1,), generator=generator))
         start = int(torch.randint(max(1, mel.shape[axis] - width), (1,), generator=generator))
         mel.narrow(axis, start, min(width, mel.shape[axis])).fill_(mel.mean())
-    lead = int(torch.randint(50, (1,), generator=generator))  # half a second of silence at most
-    return torch.cat([mel.min().expand(lead, bins), mel])
+    return mel
 
 
 class Listener(nn.Module):

@@ -103,18 +103,20 @@ class Backbone(nn.Module):
         return out.logits, out.hidden_states[-1]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """L_seq of Eq. 6 as ``loss``; beside it the plain cross-entropies ``text`` and ``audio``."""
-        return self.sequence_loss(batch, self(batch)[0])
+        """L_seq as pretraining weighs it (``config.lite_text_weight``); beside it plain ``text`` and ``audio``."""
+        c = self.config
+        weight = c.text_weight if c.lite_text_weight is None else c.lite_text_weight
+        return self.sequence_loss(batch, self(batch)[0], weight)
 
-    def sequence_loss(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
-        """Next-token cross-entropy on labelled positions, text tokens weighted by the config's text weight."""
+    def sequence_loss(self, batch: Batch, logits: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
+        """Next-token cross-entropy on labelled positions: L_seq of Eq. 6 where ``text_weight`` is 1."""
         target = batch.labels[:, 1:]
         at = target != IGNORE
         target = target[at]  # (N,)
         each = F.cross_entropy(logits[:, :-1][at].float(), target, reduction="none")
-        v, c = self.vocabulary, self.config
+        v = self.vocabulary
         audio = (target >= v.audio0) | (target == v.tts_pad)
-        weight = torch.where(audio, 1.0, c.text_weight if c.lite_text_weight is None else c.lite_text_weight)
+        weight = torch.where(audio, 1.0, text_weight)
         mean = lambda mask: (each.detach() * mask).sum() / mask.sum().clamp(min=1)  # noqa: E731
         return {"loss": (each * weight).sum() / weight.sum(), "text": mean(~audio), "audio": mean(audio)}
 

@@ -64,18 +64,11 @@ class Curriculum:
         return dialogue
 
     def words(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(ii) What was said and its text: mels (M, F, n_mels), frames (M,), text ids (N,), their counts (M,).
-
-        Of a sample that asks, the question or, one time in four, the answer; of one that reads, what is read.
-        """
-        items, g = self._pick(step, "all")
-        pairs = []
-        for item in items:
-            for e in item.exchanges:
-                asks = item.task == "AQAA" and torch.rand((), generator=g) < 0.75
-                pairs.append((e.question, e.question_mels) if asks else (e.answer, e.answer_mels))
-        heard = [augment(mel, g) for _, mels in pairs for mel in mels[:1]]
-        texts = [torch.tensor(self.vocabulary.encode(text)) for text, _ in pairs]
+        """(ii) Questions and their text: mels (M, F, n_mels), frames (M,), text ids (N,), their counts (M,)."""
+        items, g = self._pick(step)
+        asked = [e for item in items for e in item.exchanges]
+        heard = [augment(mel, g) for e in asked for mel in e.question_mels[:1]]
+        texts = [torch.tensor(self.vocabulary.encode(e.question)) for e in asked]
         counts = lambda tensors: torch.tensor([len(t) for t in tensors])  # noqa: E731
         return nn.utils.rnn.pad_sequence(heard, True), counts(heard), torch.cat(texts), counts(texts)
 

@@ -1,4 +1,4 @@
-"""The kit's own drawings of Figure 1 (A2-LLM): the whole, with the notebook that builds each part, and the connector."""
+"""The kit's own drawings of Figure 1 (A2-LLM): the whole with the notebook of each part, and the connector."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _states(axes: Axes, states: np.ndarray, columns: np.ndarray) -> None:
     for left in columns - (columns[1] - columns[0]) / 2:
         axes.plot([left, left], [2, 8.4], color=PAPER, lw=2.5, zorder=3)
     _note(axes, 34.6, 5.2, "hidden states $H_t$\n25 a second", align="right")
-    _box(axes, 36, 11.4, 48, 4.4, "convolution, kernel = stride = 5; linear", "", AUDIO, "05")
+    _box(axes, 36, 11.4, 48, 4.4, "convolution, kernel = stride = 5; linear", "", AUDIO)
     for middle in columns:
         _arrow(axes, (middle, 8.6), (middle, 11.2), SOFT, 0.9)
         _arrow(axes, (middle, 15.9), (middle, 20.2), SOFT, 0.9)

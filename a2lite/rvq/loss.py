@@ -5,7 +5,6 @@ App. B of A2-LLM; built in notebooks/03_rvq_tokenization.ipynb. The head is hand
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +30,7 @@ def spread(vertices: Tensor, number: int | None) -> Tensor:
 class Geometry:
     """What Eq. 9 and 10 measure on: ``flame(motion, vertices=..., zero_pose=True)`` and three index sets."""
 
-    flame: Callable[..., Tensor]
+    flame: nn.Module
     lips: Tensor  # V_lips
     face: Tensor  # V_face
     body: Tensor  # V of Eq. 10: all vertices, or a subset
@@ -45,7 +44,8 @@ class Geometry:
     def vertices(self, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Motion (B, T, 58) -> lips, face and body (B, T, v, 3) in metres, global rotation removed."""
         parts = self.lips, self.face, self.body
-        vertices = self.flame(motion, vertices=torch.cat(parts), zero_pose=True)
+        flame = self.flame.to(motion.device)
+        vertices = flame(motion, vertices=torch.cat(parts), zero_pose=True)
         return vertices.split([len(part) for part in parts], dim=-2)
 
 
@@ -68,7 +68,7 @@ def weights(config: RVQConfig) -> dict[str, float]:
         lips=config.lips_weight,
         face=config.face_weight,
         velocity=config.lite_velocity_weight or config.velocity_weight,
-        acceleration=config.lite_acceleration_weight or config.acceleration_weight,
+        acceleration=config.acceleration_weight,
         codebook=config.vq_weight,
         commitment=config.vq_weight * config.commitment,
     )

@@ -5,10 +5,11 @@ App. B of A2-LLM; run in notebooks/03_rvq_tokenization.ipynb.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from a2lite.config import RVQConfig
@@ -44,18 +45,17 @@ def train(
     motions: Sequence[Tensor],
     path: Path | None = None,
     geometry: Geometry | None = None,
-    *,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
-    evaluate_every: int = 0,
     seed: int = 0,
 ) -> tuple[MotionRVQ, Trace]:
     """Train on ``motions``, each (T, 58); with ``path`` the checkpoint is written, and returned as read back.
 
-    The paper's epochs (App. B) unless ``config.lite_steps`` says otherwise.
+    The paper's epochs (App. B) unless ``config.lite_steps`` says otherwise. ``config.batch`` is shared out among
+    the processes of ``accelerate launch``. Without a ``geometry``, Eq. 8 alone.
     """
+    processes = PartialState()
     torch.manual_seed(seed)
     model = MotionRVQ.from_motions(config, motions)
-    crops = Crops(motions, config.crop, config.batch, seed)
+    crops = Crops(motions, config.crop, config.batch // processes.num_processes, seed)
 
     def loss(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         return model(batch.to(next(model.parameters()).device), geometry)[2]
@@ -69,13 +69,13 @@ def train(
         lr=config.lite_lr or config.lr,
         name="rvq",
         path=path,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every,
         seed=seed,
     )
     if path is None:
         return model, trace
-    save_checkpoint(path, model, config, trace=trace)
+    if processes.is_main_process:
+        save_checkpoint(path, model, config, trace=trace)
+    processes.wait_for_everyone()
     return load(path), trace
 
 
