@@ -80,3 +80,11 @@ def test_log_mel_frames_are_local():
 
 def test_the_filter_bank_covers_every_band():
     assert (mel_filters(128, 400).sum(0) > 0).all()
+
+
+def test_a_comment_in_the_file_does_not_make_it_truncated(tmp_path):
+    save_wav(tmp_path / "x.wav", TONE)
+    content = (tmp_path / "x.wav").read_bytes()
+    comment = b"LIST" + (20).to_bytes(4, "little") + b"INFOICMTdata\xff\xff\xff\x0f...."
+    (tmp_path / "y.wav").write_bytes(content[:12] + comment + content[12:])
+    assert load_wav(tmp_path / "y.wav").shape == (16000,)

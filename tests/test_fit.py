@@ -100,3 +100,18 @@ def test_a_hook_runs_before_each_step_and_a_factor_scales_the_rate():
     for a, b in zip(model.parameters(), network().parameters()):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert seen == [0, 1, 2, 3]
+
+
+def test_an_interrupt_during_evaluation_does_not_repeat_a_step(tmp_path):
+    whole, cut = network(), network()
+    fit(whole, squared, batches, steps=6, lr=1e-2)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, squared, batches, steps=6, lr=1e-2, path=tmp_path / "run", evaluate=interrupted, evaluate_every=3)
+    fresh = network()
+    fit(fresh, squared, batches, steps=6, lr=1e-2, path=tmp_path / "run")
+    for a, b in zip(whole.parameters(), fresh.parameters()):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)

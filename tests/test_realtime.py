@@ -1,13 +1,18 @@
 """Streaming: the same answer as offline, segment by segment, and an `answer` that never leaves half a reply."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from a2lite import realtime
+from a2lite.__main__ import main
 from a2lite.a2llm import A2LLM
-from a2lite.backbone import Backbone, Vocabulary, align_tail, answer
+from a2lite.audio import save_wav
+from a2lite.backbone import Backbone, Vocabulary, align_tail, answer, generate
 from a2lite.config import load_config
 from a2lite.realtime import Avatar, Reply, Turn, save_reply
 from a2lite.rvq import MotionRVQ
@@ -15,13 +20,13 @@ from a2lite.speech import SpeechTokenizer
 
 CONFIG = load_config("tiny", size="nano")
 GROUP = CONFIG.rvq.group
+TEXTS = ["the violin", "You are a helpful assistant.", "system", "human", "assistant"]
 
 
 @pytest.fixture(scope="module")
 def avatar():
     torch.manual_seed(3)
-    texts = ["the violin", "You are a helpful assistant.", "system", "human", "assistant"]
-    vocabulary = Vocabulary.train(texts, CONFIG.backbone.text_vocab, CONFIG.backbone.audio_codes)
+    vocabulary = Vocabulary.train(TEXTS, CONFIG.backbone.text_vocab, CONFIG.backbone.audio_codes)
     rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
     model = A2LLM(CONFIG, Backbone(CONFIG.backbone, vocabulary), rvq)
     return Avatar(CONFIG, model, SpeechTokenizer(CONFIG.speech))
@@ -47,21 +52,34 @@ def test_streamed_equals_offline(avatar, question, limit):
     torch.testing.assert_close(reply.wave, avatar.speech.decode(whole.codes[None])[0], atol=1e-4, rtol=0)
 
 
-def test_the_first_motion_leaves_after_exactly_the_first_segments_audio_tokens(avatar, question):
+def test_the_first_motion_leaves_after_exactly_the_first_segments_audio_tokens(avatar, question, monkeypatch):
+    spoken = []
+
+    def counted(*args, **options):
+        for step in generate(*args, **options):
+            spoken.append(step.kind)
+            yield step
+
+    monkeypatch.setattr(realtime, "generate", counted)
+    motion = next(e for e in avatar.stream(question, limit=95, **sampled()) if e.kind == "motion")
     span = CONFIG.connector.segment * GROUP
-    stream = avatar.stream(question, limit=95, **sampled())
-    tokens = 0
-    original = avatar.model.connector.step
-    try:
-        seen = []
-        avatar.model.connector.step = lambda h, p: seen.append(h.shape[1]) or original(h, p)
-        for event in stream:
-            tokens += event.kind == "audio"
-            if event.kind == "motion":
-                break
-    finally:
-        del avatar.model.connector.step
-    assert seen == [span] and len(event.data) == span and event.start == 0
+    assert spoken.count("code") == span and len(motion.data) == span and motion.start == 0
+
+
+def test_merged_lora_speaks_as_the_unmerged_does(question):
+    torch.manual_seed(5)
+    vocabulary = Vocabulary.train(TEXTS, CONFIG.backbone.text_vocab, CONFIG.backbone.audio_codes)
+    rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
+    model = A2LLM(CONFIG, Backbone(CONFIG.backbone, vocabulary), rvq).eval()
+    for name, p in model.backbone.lm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.05)
+    whole = Avatar.dialogue(SimpleNamespace(model=model), question)
+    before = answer(model.backbone, [whole], limit=30)[0]
+    merged = Avatar(CONFIG, model, SpeechTokenizer(CONFIG.speech))
+    after = answer(merged.model.backbone, [whole], limit=30)[0]
+    torch.testing.assert_close(before.hidden, after.hidden, atol=1e-4, rtol=1e-4)
+    assert before.codes.tolist() == after.codes.tolist()
 
 
 def test_motion_never_waits_for_sound(avatar, question):
@@ -116,3 +134,38 @@ def test_a_reply_that_cannot_be_made_damages_nothing(tmp_path):
         save_reply(tmp_path, Reply(text="new", motion=torch.zeros(5, 57), wave=torch.zeros(640)))
     assert (tmp_path / "answer.txt").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["answer.txt"]
+
+
+def questions(folder):
+    """Broken questions by name."""
+    save_wav(folder / "whole.wav", torch.sin(torch.arange(16000) * 0.1))
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "text.wav").write_text("no sound", encoding="utf-8")
+    (folder / "truncated.wav").write_bytes((folder / "whole.wav").read_bytes()[:9000])
+    soundfile.write(folder / "nan.wav", np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
+
+
+@pytest.mark.parametrize("name", ["missing", "empty", "text", "truncated", "nan"])
+def test_answer_says_in_one_line_what_is_wrong_with_a_question(tmp_path, capsys, name):
+    questions(tmp_path)
+    out = tmp_path / "reply"
+    out.mkdir()
+    (out / "answer.txt").write_text("old", encoding="utf-8")
+    assert main(["answer", str(tmp_path / f"{name}.wav"), "--out", str(out)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert f"{name}.wav" in said and "\n" not in said
+    assert [p.name for p in out.iterdir()] == ["answer.txt"] and (out / "answer.txt").read_text() == "old"
+
+
+def test_answer_refuses_a_file_where_its_folder_should_be(tmp_path, capsys):
+    questions(tmp_path)
+    code = main(["answer", str(tmp_path / "whole.wav"), "--out", str(tmp_path / "text.wav")])
+    assert code == 2 and "is a file; give --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate, channels, subtype, seconds", [(8000, 2, "PCM_16", 1), (44100, 1, "PCM_24", 1)])
+def test_other_rates_and_depths_and_silence_are_answered(avatar, tmp_path, rate, channels, subtype, seconds):
+    silence = np.zeros((rate * seconds, channels))
+    soundfile.write(tmp_path / "q.wav", silence, rate, subtype=subtype)
+    reply = avatar.answer(realtime.load_wav(tmp_path / "q.wav"), limit=12)
+    assert len(reply.summary.codes) > 0 and torch.isfinite(reply.motion).all()

@@ -1,5 +1,7 @@
 """A2-LLM whole and its three stages, on the smallest nets: what is trained, what is kept, what is thrown away."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -93,22 +95,36 @@ def test_the_two_rates_are_the_papers_unless_lite_ones_are_set(vocabulary):
     assert [group["lr"] for group in optimizer_for(net).param_groups] == [1e-5, 1e-4]
 
 
-def test_a_killed_run_resumes_across_the_reset(vocabulary, examples, tmp_path):
+@pytest.mark.parametrize("killed", [1, 2, 4])  # last step of stage 1, the reset's own, in stage 3
+def test_a_killed_run_resumes_across_the_reset(vocabulary, examples, tmp_path, killed):
     stages = three_stages(CONFIG.training, examples, examples[:2])
     whole = model(vocabulary)
     train(whole, stages)
-    cut = model(vocabulary)
+    cut, seen = model(vocabulary), []
+    original = cut.collate
 
-    class Kill(list):
-        def __getitem__(self, index):
+    def collate(*args):
+        seen.append(1)
+        if len(seen) > killed:
             raise KeyboardInterrupt
+        return original(*args)
 
+    cut.collate = collate
     with pytest.raises(KeyboardInterrupt):
-        train(cut, [*stages[:2], stages[2].__class__("stage 3", 2, Kill(examples[:2]))], tmp_path / "run")
+        train(cut, stages, tmp_path / "run")
     fresh = model(vocabulary)
     train(fresh, stages, tmp_path / "run")
     for name, value in whole.state().items():
         torch.testing.assert_close(fresh.state()[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_a_dropped_tail_trains_and_predicts(vocabulary, examples):
+    net = model(vocabulary)
+    net.backbone.config = replace(net.backbone.config, tail="drop")
+    net.config = net.config.override(backbone=dict(tail="drop"))
+    batch = net.collate(examples[:4])
+    assert batch.lengths.tolist() == [1, 2, 2, 3]
+    assert torch.isfinite(net.loss(batch)["loss"])
 
 
 def test_a_checkpoint_round_trip_predicts_the_same_codes(vocabulary, examples, tmp_path):
@@ -118,6 +134,9 @@ def test_a_checkpoint_round_trip_predicts_the_same_codes(vocabulary, examples, t
     again = A2LLM.load(tmp_path / "a2llm.safetensors", CONFIG, backbone(vocabulary), net.rvq)
     same = [torch.equal(a, b) for a, b in zip(predict(net, examples[:4]), predict(again, examples[:4]))]
     assert sum(same) >= 3  # fp16 on disk may turn a tie
+    other = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58))
+    with pytest.raises(ValueError, match="a2llm.safetensors: was trained on another rvq.safetensors"):
+        A2LLM.load(tmp_path / "a2llm.safetensors", CONFIG, backbone(vocabulary), other)
     with pytest.raises(ValueError, match="a2llm.safetensors: was trained on another backbone"):
         A2LLM.load(tmp_path / "a2llm.safetensors", CONFIG, backbone(vocabulary, seed=1), net.rvq)
 
