@@ -140,6 +140,7 @@ class BackboneConfig:
     text_weight: float = 1.0  # weight of text positions in L_seq; Eq. 6 has none
     lite_text_weight: float | None = None
     text_steps: int = 0  # pretraining, lite only: text QA
+    voice_steps: int = 0  # pretraining, lite only: text questions, spoken answers
     ctc_steps: int = 0  # pretraining, lite only: encoder on the question's words
     speech_steps: int = 0  # pretraining, lite only: spoken question answering
     shares: dict[str, float] = field(default_factory=lambda: dict(_SHARES))  # of the tasks in the speech steps
@@ -233,8 +234,8 @@ _LAPTOP: dict[str, dict[str, Any]] = {
         n_mels=80, encoder_width=256, encoder_layers=2, encoder_heads=4, encoder_local=31, adapter_width=256,
         hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, tie_embeddings=True,
         max_positions=2048,
-        text_vocab=1300, audio_codes=1000, lite_text_weight=4.0, text_steps=350,
-        ctc_steps=800, speech_steps=900, max_new_tokens=600,
+        text_vocab=1300, audio_codes=1000, lite_text_weight=4.0, text_steps=350, voice_steps=350,
+        ctc_steps=450, speech_steps=500, max_new_tokens=600,
     ),
     "connector": dict(width=192, layers=3, heads=6, feedforward=576),
     "lora": dict(rank=16, alpha=16),
@@ -247,7 +248,7 @@ _TINY: dict[str, dict[str, Any]] = {
     "world": dict(train=25, train_read=4, dev=4, test=4),  # what data_samples/ holds
     "rvq": dict(lite_steps=20),
     "speech": dict(steps=10),
-    "backbone": dict(text_steps=5, ctc_steps=5, speech_steps=5),
+    "backbone": dict(text_steps=5, voice_steps=5, ctc_steps=5, speech_steps=5),
     "training": dict(batch=4, stage1_steps=5, stage2_steps=5, stage3_steps=5),
 }
 
@@ -258,7 +259,7 @@ _NANO: dict[str, dict[str, Any]] = {
     "backbone": dict(
         n_mels=40, encoder_width=32, encoder_layers=1, encoder_heads=2, adapter_width=32, hidden=32, layers=2,
         heads=2, kv_heads=1, intermediate=64, max_positions=512, text_vocab=300, audio_codes=64, text_steps=2,
-        ctc_steps=2, speech_steps=2, batch=2, max_new_tokens=100,
+        voice_steps=2, ctc_steps=2, speech_steps=2, batch=2, max_new_tokens=100,
     ),
     "connector": dict(width=32, layers=1, heads=2, feedforward=64),
     "lora": dict(rank=4, alpha=4),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from a2lite import ROOT
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
+ANSWER_NEEDS = tuple(f"{name}.safetensors" for name in ("rvq", "speech", "backbone", "a2llm"))
 INSTALL = 'pip install -e ".[all]"'
 SECONDS = 120  # an import that takes longer counts as broken
 
@@ -130,6 +131,10 @@ def check_files() -> Iterator[Finding]:
     if files:
         size = sum(path.stat().st_size for path in files) / 1e6
         yield Finding(OK, "checkpoints", f"{len(files)} files, {size:.0f} MB in {folder}")
+        missing = sorted(set(ANSWER_NEEDS) - {path.name for path in files})
+        if missing:
+            remedy = f"train {' and '.join(missing)}; this version ships none, so answer cannot run"
+            yield Finding(WARN, "answer", "no trained model", remedy)
     else:
         remedy = "run in a whole clone: git checkout -- data_samples"
         yield Finding(FAIL, "checkpoints", f"none in {folder}", remedy)

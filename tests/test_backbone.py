@@ -28,6 +28,7 @@ from a2lite.backbone.listening import Listener, augment, edits
 from a2lite.backbone.pretraining import Curriculum, drawl, pretrain, train_vocabulary
 from a2lite.backbone.tasks import TASKS, Exchange, Item, converse, listen, prepare, silence
 from a2lite.config import load_config
+from a2lite.flame_qa import load_samples
 
 CONFIG = replace(load_config("laptop", "nano").backbone, encoder_local=7)
 TEXTS = ["There is a violin in the library. What is the plan?", "We will look at the violin together."]
@@ -73,6 +74,14 @@ def items(count: int = 6) -> list[Item]:
 def test_bpe_gives_back_any_text(vocabulary):
     for text in [*TEXTS, "Zoë — 12% of naïve 请记录 text\n\n!", " two  spaces ", ""]:
         assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+def test_text_keeps_up_with_speech_on_the_shipped_samples():
+    samples = load_samples("tiny", "train").select(range(12))
+    size = load_config("laptop").backbone.text_vocab
+    vocabulary = Vocabulary.train(samples.column("question_text") + samples.column("answer_text"), size, 4)
+    for sample in samples:
+        assert len(vocabulary.encode(sample.answer_text)) / (len(sample.answer_audio) / 16000) <= 6
 
 
 def test_ids_are_text_then_control_then_audio_and_pad(vocabulary):
@@ -378,7 +387,7 @@ def test_augmentation_keeps_the_form_and_batches_are_pure_functions_of_the_step(
     other = augment(mel, torch.Generator().manual_seed(3))
     assert other.shape[1] == CONFIG.n_mels and 0.88 < len(other) / len(mel) < 1.62 and other.isfinite().all()
     course = Curriculum(items(), vocabulary, CONFIG)
-    for make in (course.text, course.speech, course.blind):
+    for make in (course.text, course.voice, course.speech, course.blind):
         for left, right in zip(vars(make(5)).values(), vars(make(5)).values(), strict=True):
             assert left.equal(right)
     ids = drawl([5, 6, 7], 0, torch.Generator().manual_seed(0))
@@ -400,7 +409,7 @@ def test_settled_ears_put_vectors_where_the_embeddings_are(vocabulary, model):
 def test_pretraining_resumes_saves_and_loads(tmp_path):
     path = tmp_path / "backbone.safetensors"
     model, traces = pretrain(CONFIG, items(), path, dev=items(2))
-    assert list(traces) == ["text", "ears", "speech"] and list(tmp_path.iterdir()) == [path]
+    assert list(traces) == ["text", "voice", "ears", "speech"] and list(tmp_path.iterdir()) == [path]
     loaded = Backbone.load(path)
     assert loaded.config == CONFIG
     prompt = converse("AQAA", items(1)[0], loaded.vocabulary, CONFIG, answered=False)

@@ -2,14 +2,14 @@
 
 Step-Audio-2-mini began as a text model, was given ears by speech recognition, and then learned to speak; A2-LLM
 starts from the result (Sec. 5.3). All at once from random weights it never grounds its answers in the question:
-notebook 04 shows that run. (i) The language model answers written questions. (ii) Encoder and adapter learn by
-CTC to put the language model's own text embeddings in the places of ``<audio_patch>``. (iii) Spoken questions,
-spoken answers, with the other tasks mixed in.
+notebook 04 shows that run. (i) *text*: the language model answers written questions in writing, (ii) *voice*: then
+aloud, in TA4. (iii) *ears*: encoder and adapter learn by CTC to put the language model's own text embeddings in the
+places of ``<audio_patch>``. (iv) *speech*: spoken questions, spoken answers, with the other tasks mixed in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -31,13 +31,13 @@ def train_vocabulary(items: Sequence[Item], config: BackboneConfig) -> Vocabular
 
 
 class Curriculum:
-    """The batches of the three steps, each a pure function of the step number."""
+    """The batches of the four steps, each a pure function of the step number."""
 
     def __init__(self, items: Sequence[Item], vocabulary: Vocabulary, config: BackboneConfig, seed: int = 0):
         self.vocabulary, self.config, self.seed = vocabulary, config, seed
         asked = [item for item in items if item.task == "AQAA"]
         read = [item for item in items if item.task != "AQAA"]
-        self.pools = {"all": list(items), "AQAA": asked, "TTS": read or asked}
+        self.pools = {"AQAA": asked, "TTS": read or asked}
         self.indices = {
             name: shuffled([item.length for item in pool], config.batch, seed)
             for name, pool in self.pools.items()
@@ -56,15 +56,25 @@ class Curriculum:
         pace = min(1.0, max(0.0, 2.5 * step / self.config.text_steps - 1.25))
         return collate([self.spelled(item, g, pace) for item in items])
 
-    def spelled(self, item: Item, g: torch.Generator, pace: float = 1.0) -> Dialogue:
+    def spelled(self, item: Item, g: torch.Generator, pace: float = 1.0, aloud: bool = False) -> Dialogue:
+        """The dialogue of ``item`` with its questions' tokens in the seats of the patches."""
         dialogue = Dialogue(self.vocabulary, self.config.system["AQAA"])
         for e in item.exchanges:
-            seats = drawl(self.vocabulary.encode(e.question), self.vocabulary.audio_patch, g, pace)
-            dialogue.spell(seats).write(e.answer)
+            dialogue.spell(drawl(self.vocabulary.encode(e.question), self.vocabulary.audio_patch, g, pace))
+            dialogue = dialogue.say(e.answer, e.codes) if aloud else dialogue.write(e.answer)
         return dialogue
 
+    def voice(self, step: int) -> Batch:
+        """(ii) Questions spelled out, answers in TA4; every eighth batch answers in writing, or reads aloud."""
+        if step % 8 == 7:
+            return collate(
+                [converse("TTS", item, self.vocabulary, self.config) for item in self._pick(step, "TTS")[0]]
+            )
+        items, g = self._pick(step)
+        return collate([self.spelled(item, g, aloud=step % 8 != 3) for item in items])
+
     def words(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(ii) Questions and their text: mels (M, F, n_mels), frames (M,), text ids (N,), their counts (M,)."""
+        """(iii) Questions and their text: mels (M, F, n_mels), frames (M,), text ids (N,), their counts (M,)."""
         items, g = self._pick(step)
         asked = [e for item in items for e in item.exchanges]
         heard = [augment(mel, g) for e in asked for mel in e.question_mels[:1]]
@@ -73,7 +83,7 @@ class Curriculum:
         return nn.utils.rnn.pad_sequence(heard, True), counts(heard), torch.cat(texts), counts(texts)
 
     def speech(self, step: int) -> Batch:
-        """(iii) One task per batch, drawn by the config's shares."""
+        """(iv) One task per batch, drawn by the config's shares."""
         shares, g = self.config.shares, torch.Generator().manual_seed(104729 * self.seed + step)
         task = list(shares)[int(torch.multinomial(torch.tensor(list(shares.values())), 1, generator=g))]
         items, g = self._pick(step, "TTS" if task in ("TTS", "Repeat") else "AQAA")
@@ -123,20 +133,14 @@ def pretrain(
 ) -> tuple[Backbone, dict[str, Trace]]:
     """Train a backbone from random weights on ``items`` and save it to ``path``, with a ``Trace`` per step.
 
-    ``without_question`` trains the control instead, as long as step (iii): the same answers, nothing heard.
+    ``without_question`` trains the control instead, as long as step (iv): the same answers, nothing heard.
     Interrupted work goes on where it was. Returns the model in eval mode and the traces.
     """
     torch.manual_seed(seed)
     model = Backbone(config, train_vocabulary(items, config))
     course = Curriculum(items, model.vocabulary, config, seed)
-    options = dict(lr=config.lr, seed=seed, evaluate_every=evaluate_every)
-    plan = {
-        "text": lambda path: _text(model, course, dev, path, options),
-        "ears": lambda path: _ears(model, course, dev, path, options),
-        "speech": lambda path: _speech(model, course, dev, path, options),
-    }
-    if without_question:
-        plan = {"blind": lambda path: _blind(model, course, dev, path, options)}
+    options = dict(seed=seed, evaluate_every=evaluate_every)
+    plan = _control(model, course, dev, options) if without_question else _steps(model, course, dev, options)
     done = {name: path.with_name(f"{path.stem}.{name}.safetensors") for name in plan}
     traces: dict[str, Trace] = {}
     for name, run in plan.items():
@@ -152,20 +156,52 @@ def pretrain(
     return model.eval(), traces
 
 
-def _loss(model: Backbone, batch: Batch) -> dict[str, Tensor]:
-    return model.loss(batch)
+Run = Callable[[Path], Trace]
 
 
-def _text(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, options: dict) -> Trace:
-    written = [course.spelled(item, torch.Generator().manual_seed(i)) for i, item in enumerate(dev)]
+def _steps(model: Backbone, course: Curriculum, dev: Sequence[Item], options: dict) -> dict[str, Run]:
+    """The four steps by name; each trains ``model`` further, with the given path to resume from."""
+    c, g = model.config, torch.Generator
+    written = [course.spelled(item, g().manual_seed(i)) for i, item in enumerate(dev)]
+    aloud = [course.spelled(item, g().manual_seed(i), aloud=True) for i, item in enumerate(dev)]
+    spoken = [converse("AQAA", item, model.vocabulary, c) for item in dev]
+    return {
+        "text": lambda path: _answers(model, course.text, c.text_steps, written, "(i) text", path, options),
+        "voice": lambda path: _answers(
+            model, course.voice, c.voice_steps, aloud, "(ii) voice", path, options
+        ),
+        "ears": lambda path: _ears(model, course, dev, path, options),
+        "speech": lambda path: _answers(
+            model, course.speech, c.speech_steps, spoken, "(iv) speech", path, options
+        ),
+    }
+
+
+def _control(model: Backbone, course: Curriculum, dev: Sequence[Item], options: dict) -> dict[str, Run]:
+    """The only step of the control without the question."""
+    steps, unheard = model.config.speech_steps, [course.unheard(item) for item in dev]
+    return {"blind": lambda path: _answers(model, course.blind, steps, unheard, "no question", path, options)}
+
+
+def _answers(
+    model: Backbone,
+    batches: Callable[[int], Batch],
+    steps: int,
+    dev: Sequence[Dialogue],
+    name: str,
+    path: Path,
+    options: dict,
+) -> Trace:
+    """Train on next tokens; the trace counts the right answers among ``dev`` as ``exact``."""
     return fit(
         model,
-        _loss,
-        course.text,
-        steps=model.config.text_steps,
-        name="(i) text",
+        lambda m, batch: m.loss(batch),
+        batches,
+        steps=steps,
+        lr=model.config.lr,
+        name=name,
         path=path,
-        evaluate=lambda m: {"exact": exact(m, written)},
+        evaluate=lambda m: {"exact": exact(m, dev)},
         **options,
     )
 
@@ -177,38 +213,11 @@ def _ears(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, 
         Listener.loss,
         course.words,
         steps=model.config.ctc_steps,
-        name="(ii) ears",
+        lr=model.config.ctc_lr,
+        name="(iii) ears",
         path=path,
         evaluate=lambda m: {"errors": error_rate(m, dev, model.vocabulary)},
-        **{**options, "lr": model.config.ctc_lr},
+        **options,
     )
     listener.settle(*course.words(0)[:2])
     return trace
-
-
-def _speech(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, options: dict) -> Trace:
-    spoken = [converse("AQAA", item, model.vocabulary, model.config) for item in dev]
-    return fit(
-        model,
-        _loss,
-        course.speech,
-        steps=model.config.speech_steps,
-        name="(iii) speech",
-        path=path,
-        evaluate=lambda m: {"exact": exact(m, spoken)},
-        **options,
-    )
-
-
-def _blind(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, options: dict) -> Trace:
-    unheard = [course.unheard(item) for item in dev]
-    return fit(
-        model,
-        _loss,
-        course.blind,
-        steps=model.config.speech_steps,
-        name="without question",
-        path=path,
-        evaluate=lambda m: {"exact": exact(m, unheard)},
-        **options,
-    )
