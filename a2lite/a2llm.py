@@ -22,7 +22,6 @@ from a2lite.backbone.tasks import Item, converse
 from a2lite.config import Config
 from a2lite.connector import MotionConnector, motion_loss
 from a2lite.fit import load_checkpoint, save_checkpoint
-from a2lite.flame_qa import TASKS
 from a2lite.rvq import MotionRVQ
 
 
@@ -47,12 +46,21 @@ class AvatarBatch:
     lengths: Tensor
 
 
-def examples_of(items: Sequence[Item], motions: Sequence[Tensor], rvq: MotionRVQ, task: str = "AQAA") -> list[Example]:
-    """Items and their answers' motion (T, 58), tokenized once by the frozen motion tokenizer; none where the task
-    (a row of ``flame_qa.TASKS``) carries no motion loss."""
-    if not TASKS[task].motion:
-        return [Example(item, None, task) for item in items]
-    return [Example(item, rvq.encode(torch.as_tensor(m)[None])[0], task) for item, m in zip(items, motions)]
+def examples_of(items: Sequence[Item], motions: Sequence[Tensor], rvq: MotionRVQ) -> list[Example]:
+    """Items, each under its own task, and their answers' motion (T, 58), tokenized once by the frozen tokenizer."""
+    encode = lambda motion: rvq.encode(torch.as_tensor(motion)[None])[0]  # noqa: E731
+    return [Example(item, encode(motion), item.task) for item, motion in zip(items, motions, strict=True)]
+
+
+def mixed(examples: Sequence[Example], asr_every: int = 6) -> list[Example]:
+    """The four subtasks of Sec. 4 from what was asked (AQAA) and what is to be read (TTS).
+
+    What is read is also to be repeated, with its motion; every ``asr_every``-th question is also to be written down,
+    without (``flame_qa.TASKS`` says which carry the motion loss). The paper gives no shares.
+    """
+    asked = [e for e in examples if e.task == "AQAA"]
+    repeated = [replace(e, task="Repeat") for e in examples if e.task == "TTS"]
+    return [*examples, *repeated, *(replace(e, task="ASR", codes=None) for e in asked[::asr_every])]
 
 
 class A2LLM(nn.Module):

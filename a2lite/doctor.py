@@ -133,8 +133,8 @@ def check_files() -> Iterator[Finding]:
         yield Finding(OK, "checkpoints", f"{len(files)} files, {size:.0f} MB in {folder}")
         missing = sorted(set(ANSWER_NEEDS) - {path.name for path in files})
         if missing:
-            remedy = f"train {' and '.join(missing)}; this version ships none, so answer cannot run"
-            yield Finding(WARN, "answer", "no trained model", remedy)
+            remedy = "take the shipped ones back: git checkout -- data_samples"
+            yield Finding(FAIL, "answer", f"cannot run without {' and '.join(missing)}", remedy)
     else:
         remedy = "run in a whole clone: git checkout -- data_samples"
         yield Finding(FAIL, "checkpoints", f"none in {folder}", remedy)

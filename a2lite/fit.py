@@ -135,24 +135,29 @@ def fit(
     clip: float = 1.0,
     seed: int = 0,
     save_seconds: float = 60.0,
+    bfloat16: bool = False,
 ) -> Trace:
     """Train ``model`` for ``steps`` steps of AdamW (or of ``optimizer``) on ``loss(model, batches(step))["loss"]``.
 
     With ``path``, the whole state goes to ``<path>.resume`` at least every ``save_seconds`` and when the run is
     interrupted; a run with the same ``path`` goes on from there, and the file is removed at the end. It trains
     where the model's parameters are (``batches`` must give tensors there), in one process. ``factor(step)`` scales
-    every group's rate (``schedule`` by default); ``before_step(step)`` may change the model. Returns the ``Trace``.
+    every group's rate (``schedule`` by default); ``before_step(step)`` may change the model. ``bfloat16`` multiplies
+in that format where the processor does so natively, about twice as fast; weights stay float32. Returns the ``Trace``.
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=next(model.parameters()).device.type == "cpu")
+    device = next(model.parameters()).device
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    quick = bfloat16 and native_bfloat16(device)
     optimizer = optimizer or adamw(model, lr)
     model, optimizer = accelerator.prepare(model, optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
     resume = path.with_name(path.name + ".resume") if path else None
+    run = f"{name}, {steps} steps, seed {seed}"
     trace, first = Trace(), 0
     if resume and resume.exists():
-        first, rates, trace = _load_resume(resume, accelerator.unwrap_model(model), optimizer)
+        first, rates, trace = _load_resume(resume, run, accelerator.unwrap_model(model), optimizer)
     progress, started, saved = Progress(name, steps), time.perf_counter() - trace.seconds, time.perf_counter()
     done = first
     try:
@@ -163,7 +168,8 @@ def fit(
             if before_step:
                 before_step(step)
             model.train()
-            terms = loss(model, batches(step))
+            with torch.autocast(device.type, torch.bfloat16, enabled=quick):
+                terms = loss(model, batches(step))
             optimizer.zero_grad()
             accelerator.backward(terms["loss"])
             accelerator.clip_grad_norm_(model.parameters(), clip)
@@ -181,11 +187,11 @@ def fit(
             progress.update(step + 1, **figures)
             trace.seconds = time.perf_counter() - started
             if resume and time.perf_counter() - saved > save_seconds:
-                _save_resume(resume, done, rates, trace, accelerator.unwrap_model(model), optimizer)
+                _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
                 saved = time.perf_counter()
     except KeyboardInterrupt:
         if resume:
-            _save_resume(resume, done, rates, trace, accelerator.unwrap_model(model), optimizer)
+            _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
         raise
     if resume:
         resume.unlink(missing_ok=True)
@@ -193,23 +199,35 @@ def fit(
     return trace
 
 
-def _save_resume(path: Path, step: int, rates: list[float], trace: Trace, model: nn.Module, optimizer) -> None:
-    state = dict(
-        step=step, rates=rates, trace=asdict(trace), model=model.state_dict(), optimizer=optimizer.state_dict()
-    )
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 in hardware; emulated it would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def _save_resume(
+    path: Path, run: str, step: int, rates: list[float], trace: Trace, model: nn.Module, optimizer
+) -> None:
+    weights = dict(model=model.state_dict(), optimizer=optimizer.state_dict())
+    state = dict(run=run, step=step, rates=rates, trace=asdict(trace), **weights)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     torch.save(state, partial)
     os.replace(partial, path)
 
 
-def _load_resume(path: Path, model: nn.Module, optimizer) -> tuple[int, list[float], Trace]:
+def _load_resume(path: Path, run: str, model: nn.Module, optimizer) -> tuple[int, list[float], Trace]:
     try:
         state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        other = state["run"]
+        if other == run:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
     except Exception as error:  # a half-written or foreign file, or another architecture
         raise ValueError(f"{path}: cannot be resumed ({type(error).__name__}); delete it to start anew") from error
+    if other != run:
+        raise ValueError(f"{path}: belongs to another run ({other}; wanted: {run}); delete it to start anew")
     print(f"resumed at step {state['step']} from {path.name}")
     return state["step"], state["rates"], Trace(**state["trace"])
 

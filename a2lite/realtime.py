@@ -285,6 +285,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"{args.out}: is a file; give --out the path of a folder")
+    torch.set_num_threads(1)  # steps of one token: a second thread would only wait
     question = load_wav(args.question)
     avatar = Avatar.load(args.profile)
     avatar.warm_up()

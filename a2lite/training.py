@@ -83,7 +83,7 @@ def train(
     return fit(
         model, lambda m, b: m.loss(b), batches, steps=ends[-1], optimizer=optimizer, factor=factor,
         before_step=before_step, name=" > ".join(stage.name for stage in stages), path=path, evaluate=evaluate,
-        evaluate_every=evaluate_every, seed=seed,
+        evaluate_every=evaluate_every, seed=seed, bfloat16=True,
     )
 
 

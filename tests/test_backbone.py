@@ -163,7 +163,9 @@ def test_patch_counts_are_the_published_ones(samples, patches, model):
     assert model.hear(mel[None], torch.tensor([len(mel)])).shape == (patches, CONFIG.hidden)
 
 
-def test_ragged_batch_hears_what_each_hears_alone(model):
+@pytest.mark.parametrize("pool_first", [False, True])
+def test_ragged_batch_hears_what_each_hears_alone(pool_first, vocabulary):
+    model = Backbone(replace(CONFIG, encoder_pool_first=pool_first), vocabulary).eval()
     mels = [encoder_mel(noise(n, n), CONFIG.n_mels) for n in (3200, 3361, 8000, 8161, 12345, 20000)]
     frames = torch.tensor([len(mel) for mel in mels])
     together = model.hear(torch.nn.utils.rnn.pad_sequence(mels, True), frames)
@@ -172,7 +174,7 @@ def test_ragged_batch_hears_what_each_hears_alone(model):
 
 
 def test_encoder_equals_transformers_qwen2_audio():
-    c = replace(CONFIG, encoder_local=0)  # the published form
+    c = replace(CONFIG, encoder_local=0, encoder_pool_first=False)  # the published form
     published = Encoder(c).eval()
     other = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(
         num_mel_bins=c.n_mels, d_model=c.encoder_width, encoder_layers=c.encoder_layers, max_source_positions=50,
@@ -398,18 +400,42 @@ def test_settled_ears_put_vectors_where_the_embeddings_are(vocabulary, model):
     listener = Listener(with_config(model))
     mel = encoder_mel(noise(16000), CONFIG.n_mels)[None]
     frames = torch.tensor([mel.shape[1]])
-    before = listener.adapter(listener.encoder(mel, frames))
+    before = listener.adapter(listener.encoder(mel, frames)) - listener.mean
     listener.settle(mel, frames)
     after = listener.adapter(listener.encoder(mel, frames)) - listener.mean
     torch.testing.assert_close(torch.cosine_similarity(after, before, dim=-1), torch.ones(1, after.shape[1]))
     torch.testing.assert_close(after.norm(dim=-1).mean(), listener.targets.norm(dim=1).mean())
+
+
+def test_an_embedding_in_the_place_of_a_sound_is_read_as_its_token(model):
+    listener = Listener(with_config(model))
+    embeddings = listener.targets + listener.mean  # blank first
+    assert listener.chances(embeddings[None])[0].argmax(-1).tolist() == list(range(len(embeddings)))
+
+
+def test_settling_pulls_what_is_heard_to_the_embeddings(vocabulary, model):
+    listener, course = Listener(with_config(model)), Curriculum(items(), vocabulary, CONFIG)
+    listener.settle(*course.words(0)[:2])
+    optimizer = torch.optim.Adam(listener.parameters(), 3e-3)
+    pulls = []
+    for _ in range(30):
+        terms = listener.settling_loss(course.words(0))
+        torch.testing.assert_close(terms["loss"], terms["ctc"] + 5 * terms["pull"])
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+        pulls.append(float(terms["pull"]))
+    assert pulls[-1] < 0.5 * pulls[0]
+
+
+def test_errors_are_counted_as_edits():
     assert edits([1, 2, 3], [1, 3, 4]) == 2 and edits([], [5]) == 1
 
 
 def test_pretraining_resumes_saves_and_loads(tmp_path):
     path = tmp_path / "backbone.safetensors"
     model, traces = pretrain(CONFIG, items(), path, dev=items(2))
-    assert list(traces) == ["text", "voice", "ears", "speech"] and list(tmp_path.iterdir()) == [path]
+    assert list(traces) == ["text", "voice", "ears", "settling", "speech"] and list(tmp_path.iterdir()) == [path]
     loaded = Backbone.load(path)
     assert loaded.config == CONFIG
     prompt = converse("AQAA", items(1)[0], loaded.vocabulary, CONFIG, answered=False)

@@ -51,6 +51,18 @@ def test_a_resume_file_of_another_network_is_refused_in_one_line(tmp_path):
         fit(network(), squared, batches, steps=3, lr=1e-2, path=tmp_path / "run")
 
 
+@pytest.mark.parametrize("other", [dict(steps=40), dict(seed=1), dict(name="another")])
+def test_work_of_another_run_is_not_taken_up_silently(tmp_path, other):
+    def dies(step):
+        raise KeyboardInterrupt
+
+    run = dict(steps=30, lr=1e-2, path=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), squared, dies, **run)
+    with pytest.raises(ValueError, match="run.resume: belongs to another run .fit, 30 steps, seed 0.*delete it"):
+        fit(network(), squared, batches, **{**run, **other})
+
+
 def test_a_diverging_loss_stops_the_run():
     with pytest.raises(ValueError, match="loss is nan at step 0; lower the learning rate"):
         fit(network(), lambda m, b: {"loss": squared(m, b)["loss"] * float("nan")}, batches, steps=3, lr=1e-2)

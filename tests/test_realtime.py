@@ -8,10 +8,10 @@ import pytest
 import soundfile
 import torch
 
-from a2lite import realtime
+from a2lite import ROOT, realtime
 from a2lite.__main__ import main
 from a2lite.a2llm import A2LLM
-from a2lite.audio import save_wav
+from a2lite.audio import load_wav, save_wav
 from a2lite.backbone import Backbone, Vocabulary, align_tail, answer, generate
 from a2lite.config import load_config
 from a2lite.realtime import Avatar, Reply, Turn, save_reply
@@ -20,6 +20,7 @@ from a2lite.speech import SpeechTokenizer
 
 CONFIG = load_config("tiny", size="nano")
 GROUP = CONFIG.rvq.group
+QUESTIONS = ROOT / "data_samples" / "questions"
 TEXTS = ["the violin", "You are a helpful assistant.", "system", "human", "assistant"]
 
 
@@ -169,3 +170,33 @@ def test_other_rates_and_depths_and_silence_are_answered(avatar, tmp_path, rate,
     soundfile.write(tmp_path / "q.wav", silence, rate, subtype=subtype)
     reply = avatar.answer(realtime.load_wav(tmp_path / "q.wav"), limit=12)
     assert len(reply.summary.codes) > 0 and torch.isfinite(reply.motion).all()
+
+
+# ---------------------------------------------------------------- the shipped model
+
+ASKED = {
+    "happy_violin_plan": "We will look at the violin together in the morning.",
+    "angry_violin_plan": "We will look at the violin together in the morning.",
+}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Avatar.load("tiny")
+
+
+def test_the_shipped_model_answers_a_voice_it_never_met_faster_than_it_speaks(shipped):
+    replies = {name: shipped.answer(load_wav(QUESTIONS / f"{name}.wav")) for name in ASKED}
+    assert {name: reply.text for name, reply in replies.items()} == ASKED
+    for reply in replies.values():
+        assert reply.summary.ended and reply.summary.rtf < 1
+        assert len(reply.motion) * 640 == len(reply.wave) == 640 * len(reply.summary.codes)
+        assert 0.02 < reply.motion[:, 50].max() < 0.5, "the jaw opens, in radians"
+    happy, angry = (reply.motion[:, :50].mean(0) for reply in replies.values())
+    assert (happy - angry).norm() > 0.5 * happy.norm(), "the same words with another face"
+
+
+def test_the_shipped_checkpoints_fit_together_and_are_small():
+    files = sorted((ROOT / "data_samples" / "checkpoints").glob("*.safetensors"))
+    assert [file.stem for file in files] == ["a2llm", "backbone", "rvq", "speech"]
+    assert sum(file.stat().st_size for file in files) < 40e6

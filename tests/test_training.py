@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from a2lite.a2llm import A2LLM, examples_of
+from a2lite.a2llm import A2LLM, examples_of, mixed
 from a2lite.backbone import Backbone, Vocabulary
 from a2lite.backbone.tasks import Exchange, Item
 from a2lite.config import load_config
+from a2lite.flame_qa import TASKS
 from a2lite.rvq import MotionRVQ
 from a2lite.training import optimizer_for, predict, reset_lora, three_stages, train
 
@@ -44,7 +45,8 @@ def examples():
         items.append(Item(f"e{i}", "AQAA", [exchange]))
         motions.append(torch.randn(tokens, 58, generator=random))
     rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
-    return [*examples_of(items, motions, rvq), *examples_of(items[:1], motions[:1], rvq, "ASR")]
+    examples = examples_of(items, motions, rvq)
+    return [*examples, mixed(examples)[-1]]
 
 
 def test_the_loss_is_equation_6(vocabulary, examples):
@@ -147,3 +149,11 @@ def test_prediction_uses_its_own_history_and_ignores_company(vocabulary, example
     alone = [predict(net, [example])[0] for example in examples[:4]]
     assert [len(c) for c in together] == [2, 2, 3, 3]
     assert all(torch.equal(a, b) for a, b in zip(together, alone))
+
+
+def test_the_mixture_holds_the_four_subtasks_and_only_asr_has_no_motion(examples):
+    asked = [e for e in examples if e.task == "AQAA"]
+    read = [replace(e, task="TTS") for e in asked[:2]]
+    whole = mixed([*asked, *read], asr_every=2)
+    assert [e.task for e in whole] == ["AQAA"] * 4 + ["TTS"] * 2 + ["Repeat"] * 2 + ["ASR"] * 2
+    assert {e.task for e in whole if e.codes is None} == {"ASR"} == {t for t, v in TASKS.items() if not v.motion}

@@ -79,6 +79,7 @@ class Encoder(nn.Module):
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
         self.positional_embedding = nn.Embedding(self.context, width)
         self.positional_embedding.weight.data = 0.1 * sinusoids(self.context, width)  # quieter than the sound
+        self.pool_first = config.encoder_pool_first
         self.local = None
         if config.encoder_local:
             self.local = nn.Conv1d(width, width, config.encoder_local, padding="same", groups=width)
@@ -96,17 +97,20 @@ class Encoder(nn.Module):
             )
         x = F.gelu(self.conv1(mel.transpose(1, 2)))  # (B, D, F)
         x = x * _within(frames, x.shape[2])[:, None]
-        x = F.gelu(self.conv2(x))  # (B, D, F / 2)
+        lengths, valid = (frames + 1) // 2, _within((frames - 1) // 2, positions)
+        x = F.gelu(self.conv2(x)) * _within(lengths, positions)[:, None]  # (B, D, F / 2)
+        if self.pool_first:
+            valid = _within(lengths // 2, positions // 2)
+            x = self.avg_pooler(x) * valid[:, None]  # (B, D, F / 4)
         if self.local is not None:
-            x = x * _within((frames + 1) // 2, positions)[:, None]
             x = x + self.local(x)
-        x = x.transpose(1, 2)  # (B, F / 2, D)
-        x = x + self.positional_embedding.weight[:positions]
-        valid = _within((frames - 1) // 2, positions)
+        x = x.transpose(1, 2)  # (B, T, D)
+        x = x + self.positional_embedding.weight[: x.shape[1]]
         for block in self.blocks:
             x = block(x, valid)
-        x = self.avg_pooler(x.transpose(1, 2)).transpose(1, 2)  # (B, F / 4, D)
-        real = _within(((frames + 1) // 2) // 2, x.shape[1])
+        if not self.pool_first:
+            x = self.avg_pooler(x.transpose(1, 2)).transpose(1, 2)  # (B, F / 4, D)
+        real = _within(lengths // 2, x.shape[1])
         return self.after_norm(x) * real[:, :, None]
 
 

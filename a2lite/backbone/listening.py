@@ -36,8 +36,10 @@ def augment(mel: Tensor, generator: torch.Generator, warp: float = 0.1) -> Tenso
 class Listener(nn.Module):
     """Encoder and adapter under CTC whose output layer is the language model's embedding of text.
 
-    Blank is the embedding of ``<audio_patch>`` itself. All embeddings are taken from their common mean, which
-    would make them hard to tell apart; ``settle`` puts it back.
+    Blank is the embedding of ``<audio_patch>`` itself. Directions are compared after whitening: words that behave
+    alike, as the topics do, have embeddings alike, and would be told apart last. A new adapter starts at the
+    embeddings' mean (``begin``). CTC asks only that each
+    vector points the right way; ``settling_loss`` then brings it to the very place that the language model knows.
     """
 
     def __init__(self, model: Backbone):
@@ -47,18 +49,36 @@ class Listener(nn.Module):
         targets = torch.cat([table[v.audio_patch][None], table[: v.texts]])  # blank first
         self.register_buffer("mean", targets.mean(0))
         self.register_buffer("targets", targets - self.mean)
+        self.register_buffer("white", whitening(self.targets))
         self.scale = nn.Parameter(torch.tensor(16.0))
 
     def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
         """Log-probabilities (M, P, 1 + text tokens) of blank and text."""
-        x = F.normalize(self.adapter(self.encoder(mels, frames)), dim=-1)
-        return (self.scale * x @ F.normalize(self.targets, dim=1).T).log_softmax(-1)
+        return self.chances(self.adapter(self.encoder(mels, frames)))
+
+    def chances(self, heard: Tensor) -> Tensor:
+        """The adapter's vectors (M, P, hidden) as log-probabilities: how near they point to each embedding."""
+        x = F.normalize((heard - self.mean) @ self.white, dim=-1)
+        return (self.scale * x @ F.normalize(self.targets @ self.white, dim=1).T).log_softmax(-1)
 
     def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         """CTC in nats per text token."""
         mels, frames, texts, counts = batch
-        chances = self(mels, frames).transpose(0, 1)  # (P, M, 1 + text tokens)
-        return {"loss": F.ctc_loss(chances, texts + 1, patch_count(frames), counts, zero_infinity=True)}
+        return {"loss": self._ctc(self(mels, frames), frames, texts, counts)}
+
+    def settling_loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], weight: float = 5.0) -> dict[str, Tensor]:
+        """CTC, and the squared distance of each vector to the embedding of what it says (``pull``)."""
+        mels, frames, texts, counts = batch
+        heard = self.adapter(self.encoder(mels, frames))
+        chances = self.chances(heard)
+        meant = (chances.detach().exp().float() @ self.targets) + self.mean  # (M, P, hidden)
+        real = torch.arange(heard.shape[1], device=heard.device) < patch_count(frames)[:, None]
+        pull = (heard - meant).square().sum(-1)[real].mean()
+        ctc = self._ctc(chances, frames, texts, counts)
+        return {"loss": ctc + weight * pull, "ctc": ctc.detach(), "pull": pull.detach()}
+
+    def _ctc(self, chances: Tensor, frames: Tensor, texts: Tensor, counts: Tensor) -> Tensor:
+        return F.ctc_loss(chances.transpose(0, 1).float(), texts + 1, patch_count(frames), counts, zero_infinity=True)
 
     @torch.no_grad()
     def read(self, mels: Tensor, frames: Tensor) -> list[list[int]]:
@@ -70,12 +90,23 @@ class Listener(nn.Module):
         ]
 
     @torch.no_grad()
+    def begin(self) -> None:
+        """A new adapter's vectors start around the mean of the embeddings."""
+        self.adapter.linear2.bias.copy_(self.mean)
+
+    @torch.no_grad()
     def settle(self, mels: Tensor, frames: Tensor) -> None:
-        """Bring the adapter's vectors to where the embeddings are: their length, their mean."""
-        x = self.adapter(self.encoder(mels, frames))
+        """Bring the vectors to the embeddings' distance from their mean, as a start for ``settling_loss``."""
+        x = self.adapter(self.encoder(mels, frames)) - self.mean
         factor = self.targets.norm(dim=1).mean() / x.norm(dim=-1).mean()
         self.adapter.linear2.weight *= factor
-        self.adapter.linear2.bias.mul_(factor).add_(self.mean)
+        self.adapter.linear2.bias.sub_(self.mean).mul_(factor).add_(self.mean)
+
+
+def whitening(vectors: Tensor, floor: float = 0.1) -> Tensor:
+    """(N, D) centred -> (D, D) that makes their covariance nearly the identity; ``floor`` in mean variances."""
+    variances, axes = torch.linalg.eigh(vectors.T @ vectors / len(vectors))
+    return axes * (variances + floor * variances.mean()).rsqrt() @ axes.T
 
 
 def edits(left: Sequence[int], right: Sequence[int]) -> int:

@@ -145,8 +145,11 @@ class Backbone(nn.Module):
         state, meta = load_checkpoint(path)
         if "tokenizer" not in meta:
             raise ValueError(f"{path}: holds no tokenizer; expected a backbone checkpoint")
-        model = cls(BackboneConfig(**meta["config"]), Vocabulary.from_json(meta["tokenizer"]))
-        missing, unknown = model.load_state_dict(state, strict=False)
+        try:
+            model = cls(BackboneConfig(**meta["config"]), Vocabulary.from_json(meta["tokenizer"]))
+            missing, unknown = model.load_state_dict(state, strict=False)
+        except (TypeError, RuntimeError):  # fields or sizes that this version does not know
+            missing, unknown = [], ["all"]
         if unknown or set(missing) - {"lm.lm_head.weight"}:
             raise ValueError(
                 f"{path}: is of another version of the backbone; restore data_samples/ or retrain it"

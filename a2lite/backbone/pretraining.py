@@ -3,8 +3,9 @@
 Step-Audio-2-mini began as a text model, was given ears by speech recognition, and then learned to speak; A2-LLM
 starts from the result (Sec. 5.3). All at once from random weights it never grounds its answers in the question:
 notebook 04 shows that run. (i) *text*: the language model answers written questions in writing, (ii) *voice*: then
-aloud, in TA4. (iii) *ears*: encoder and adapter learn by CTC to put the language model's own text embeddings in the
-places of ``<audio_patch>``. (iv) *speech*: spoken questions, spoken answers, with the other tasks mixed in.
+aloud, in TA4. (iii) *ears*: encoder and adapter learn by CTC which word is said, with the language model's own text
+embeddings as the output layer; (iv) *settling*: then to put these embeddings in the places of ``<audio_patch>``.
+(v) *speech*: spoken questions, spoken answers, with the other tasks mixed in.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def train_vocabulary(items: Sequence[Item], config: BackboneConfig) -> Vocabular
 
 
 class Curriculum:
-    """The batches of the four steps, each a pure function of the step number."""
+    """The batches of the five steps, each a pure function of the step number."""
 
     def __init__(self, items: Sequence[Item], vocabulary: Vocabulary, config: BackboneConfig, seed: int = 0):
         self.vocabulary, self.config, self.seed = vocabulary, config, seed
@@ -83,7 +84,7 @@ class Curriculum:
         return nn.utils.rnn.pad_sequence(heard, True), counts(heard), torch.cat(texts), counts(texts)
 
     def speech(self, step: int) -> Batch:
-        """(iv) One task per batch, drawn by the config's shares."""
+        """(v) One task per batch, drawn by the config's shares."""
         shares, g = self.config.shares, torch.Generator().manual_seed(104729 * self.seed + step)
         task = list(shares)[int(torch.multinomial(torch.tensor(list(shares.values())), 1, generator=g))]
         items, g = self._pick(step, "TTS" if task in ("TTS", "Repeat") else "AQAA")
@@ -133,13 +134,13 @@ def pretrain(
 ) -> tuple[Backbone, dict[str, Trace]]:
     """Train a backbone from random weights on ``items`` and save it to ``path``, with a ``Trace`` per step.
 
-    ``without_question`` trains the control instead, as long as step (iv): the same answers, nothing heard.
+    ``without_question`` trains the control instead, as long as step (v): the same answers, nothing heard.
     Interrupted work goes on where it was. Returns the model in eval mode and the traces.
     """
     torch.manual_seed(seed)
     model = Backbone(config, train_vocabulary(items, config))
     course = Curriculum(items, model.vocabulary, config, seed)
-    options = dict(seed=seed, evaluate_every=evaluate_every)
+    options = dict(seed=seed, evaluate_every=evaluate_every, bfloat16=True)
     plan = _control(model, course, dev, options) if without_question else _steps(model, course, dev, options)
     done = {name: path.with_name(f"{path.stem}.{name}.safetensors") for name in plan}
     traces: dict[str, Trace] = {}
@@ -160,64 +161,52 @@ Run = Callable[[Path], Trace]
 
 
 def _steps(model: Backbone, course: Curriculum, dev: Sequence[Item], options: dict) -> dict[str, Run]:
-    """The four steps by name; each trains ``model`` further, with the given path to resume from."""
+    """The five steps by name; each trains ``model`` further, with the given path to resume from."""
     c, g = model.config, torch.Generator
     written = [course.spelled(item, g().manual_seed(i)) for i, item in enumerate(dev)]
     aloud = [course.spelled(item, g().manual_seed(i), aloud=True) for i, item in enumerate(dev)]
     spoken = [converse("AQAA", item, model.vocabulary, c) for item in dev]
+    answers = lambda name, batches, steps, lr, asked: lambda path: fit(  # noqa: E731
+        model, Backbone.loss, batches, steps=steps, lr=lr, name=name, path=path,
+        evaluate=lambda m: {"exact": exact(m, asked)}, **options,
+    )  # fmt: skip
     return {
-        "text": lambda path: _answers(model, course.text, c.text_steps, written, "(i) text", path, options),
-        "voice": lambda path: _answers(
-            model, course.voice, c.voice_steps, aloud, "(ii) voice", path, options
-        ),
+        "text": answers("(i) text", course.text, c.text_steps, c.lr, written),
+        "voice": answers("(ii) voice", course.voice, c.voice_steps, c.lr, aloud),
         "ears": lambda path: _ears(model, course, dev, path, options),
-        "speech": lambda path: _answers(
-            model, course.speech, c.speech_steps, spoken, "(iv) speech", path, options
-        ),
+        "settling": lambda path: _settling(model, course, spoken, path, options),
+        "speech": answers("(v) speech", course.speech, c.speech_steps, c.speech_lr, spoken),
     }
 
 
 def _control(model: Backbone, course: Curriculum, dev: Sequence[Item], options: dict) -> dict[str, Run]:
     """The only step of the control without the question."""
-    steps, unheard = model.config.speech_steps, [course.unheard(item) for item in dev]
-    return {"blind": lambda path: _answers(model, course.blind, steps, unheard, "no question", path, options)}
-
-
-def _answers(
-    model: Backbone,
-    batches: Callable[[int], Batch],
-    steps: int,
-    dev: Sequence[Dialogue],
-    name: str,
-    path: Path,
-    options: dict,
-) -> Trace:
-    """Train on next tokens; the trace counts the right answers among ``dev`` as ``exact``."""
-    return fit(
-        model,
-        lambda m, batch: m.loss(batch),
-        batches,
-        steps=steps,
-        lr=model.config.lr,
-        name=name,
-        path=path,
-        evaluate=lambda m: {"exact": exact(m, dev)},
-        **options,
-    )
+    unheard = [course.unheard(item) for item in dev]
+    return {
+        "blind": lambda path: fit(
+            model, Backbone.loss, course.blind, steps=model.config.speech_steps, lr=model.config.lr, path=path,
+            name="no question", evaluate=lambda m: {"exact": exact(m, unheard)}, **options,
+        )
+    }  # fmt: skip
 
 
 def _ears(model: Backbone, course: Curriculum, dev: Sequence[Item], path: Path, options: dict) -> Trace:
-    listener = Listener(model)
-    trace = fit(
-        listener,
-        Listener.loss,
-        course.words,
-        steps=model.config.ctc_steps,
-        lr=model.config.ctc_lr,
-        name="(iii) ears",
-        path=path,
-        evaluate=lambda m: {"errors": error_rate(m, dev, model.vocabulary)},
-        **options,
-    )
-    listener.settle(*course.words(0)[:2])
-    return trace
+    """CTC on the question's words; the trace has the ``errors`` per token on ``dev``."""
+    c, listener = model.config, Listener(model)
+    if not path.with_name(path.name + ".resume").exists():
+        listener.begin()
+    return fit(
+        listener, Listener.loss, course.words, steps=c.ctc_steps, lr=c.ctc_lr, name="(iii) ears", path=path,
+        evaluate=lambda m: {"errors": error_rate(m, dev, model.vocabulary)}, **options,
+    )  # fmt: skip
+
+
+def _settling(model: Backbone, course: Curriculum, spoken: list[Dialogue], path: Path, options: dict) -> Trace:
+    """What is heard moves to the embeddings it means; ``exact`` are spoken questions, which nobody has taught yet."""
+    c, listener = model.config, Listener(model)
+    if not path.with_name(path.name + ".resume").exists():
+        listener.settle(*course.words(0)[:2])
+    return fit(
+        listener, Listener.settling_loss, course.words, steps=c.settling_steps, lr=c.lr, name="(iv) settling",
+        path=path, evaluate=lambda m: {"exact": exact(model, spoken)}, **options,
+    )  # fmt: skip

@@ -12,25 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from a2lite.metrics import (
-    Accuracy,
-    EmotionReadout,
-    MotionMetrics,
-    Spread,
-    accuracy,
-    emotion_features,
-    measured_vertices,
-    motion_metrics,
-    summarise,
-)
+from a2lite.metrics.emotion import EmotionReadout, emotion_features
+from a2lite.metrics.motion import MotionMetrics, Spread, measured_vertices, motion_metrics, summarise
+from a2lite.metrics.shares import Accuracy, accuracy
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Measures by name over clips (see ``MotionMetrics``), and how often the face showed the right emotion."""
+    """Measures by name over clips (see ``MotionMetrics``), what emotion each face shows, how often it is right."""
 
     measures: dict[str, Spread]
     emotion: Accuracy
+    shown: list[str]
     rows: list[MotionMetrics]
 
     @property
@@ -69,5 +62,5 @@ class Judge:
                 moved, self.vertices(t[:length]), self.landmarks, self.upper_face, self.neutral
             ))
             seen.append(emotion_features(moved, self.landmarks, self.upper_face, self.neutral))
-        right = accuracy(self.readout.predict(torch.stack(seen)), list(emotions))
-        return Verdict(summarise(rows), right, rows)
+        shown = self.readout.predict(torch.stack(seen))
+        return Verdict(summarise(rows), accuracy(shown, list(emotions)), shown, rows)

@@ -1,22 +1,10 @@
-"""What a talking face is measured by (A2-LLM App. C, Eq. 11-17), and whether its emotion can be read.
-
-Notebook 07_metrics builds this room by hand. Torch tensors go in, Python floats come out; it knows vertices,
-signals and feature matrices, and no model. The paper measures "in the canonical zero-pose space": vertices
-have to come without global rotation, jaw kept (``flame(motion, zero_pose=True)``), which no function here can
-check. Vertices are (T, V, 3) in metres, y up, x to the subject's left; ``landmarks`` maps upper_lip,
-lower_lip, left_corner and right_corner to vertex numbers.
-
-One rule where a measure is undefined: if the truth gives nothing to measure against (it does not move, it
-has no peaks), the result is nan, and the sample is left out of means; if only the prediction is empty, it
-gets the worst value (correlation 0, the whole clip as lag): a dead face cannot hide behind nan.
-"""
+"""Eq. 11-17 of A2-LLM (App. C) on vertices and signals, their summary over clips, and controls made of the truth."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -35,13 +23,13 @@ def mouth_opening(vertices: Tensor, landmarks: Mapping[str, int]) -> Tensor:
 
     Signed, so lips that cross have a negative opening. The paper names no vertices: ours are the inner pair.
     """
-    _check_vertices("vertices", vertices)
+    check_vertices("vertices", vertices)
     return vertices[:, landmarks["upper_lip"], 1] - vertices[:, landmarks["lower_lip"], 1]
 
 
 def mouth_width(vertices: Tensor, landmarks: Mapping[str, int]) -> Tensor:
     """W of Eq. 15: horizontal distance between the corners of the mouth, (T, V, 3) -> (T,) metres."""
-    _check_vertices("vertices", vertices)
+    check_vertices("vertices", vertices)
     return (vertices[:, landmarks["left_corner"], 0] - vertices[:, landmarks["right_corner"], 0]).abs()
 
 
@@ -76,7 +64,7 @@ def upper_face_dynamics(vertices: Tensor, upper_face: Tensor, neutral: Tensor) -
     metres per frame; in the paper higher is better. Weak spots: it has no reference, so any jitter raises it;
     and what moves at a constant distance from neutral goes unseen. Print the truth's own UFD beside it.
     """
-    _check_vertices("vertices", vertices)
+    check_vertices("vertices", vertices)
     if len(vertices) < 2 or neutral.shape != vertices.shape[1:]:
         given = f"{tuple(vertices.shape)} and {tuple(neutral.shape)}"
         raise ValueError(f"vertices and neutral: expected (T, V, 3) with T >= 2 and (V, 3), got {given}")
@@ -172,8 +160,8 @@ def motion_metrics(
 
     ``upper_face`` (N,) vertex numbers, ``neutral`` (V, 3). ValueError for unequal shapes or nan in them.
     """
-    _check_vertices("predicted", predicted)
-    _check_vertices("true", true)
+    check_vertices("predicted", predicted)
+    check_vertices("true", true)
     if predicted.shape != true.shape:
         shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
         raise ValueError(f"predicted and true: shapes {shapes} differ; cut both to one length")
@@ -258,101 +246,6 @@ def control_table(
     return {name: summarise(measured) for name, measured in rows.items()}
 
 
-# ---------------------------------------------------------------- the emotion read-out
-
-
-def emotion_features(
-    vertices: Tensor, landmarks: Mapping[str, int], upper_face: Tensor, neutral: Tensor
-) -> Tensor:
-    """Mean displacement over a clip of upper face and corners of the mouth, (T, V, 3) -> (3N + 6,) metres.
-
-    The mean over time keeps what an emotion holds and loses what the words do.
-    """
-    _check_vertices("vertices", vertices)
-    corners = torch.tensor([landmarks["left_corner"], landmarks["right_corner"]])
-    where = torch.cat([upper_face, corners])
-    return (vertices[:, where].mean(0) - neutral[where]).flatten()  # (N + 2, 3) -> (3N + 6,)
-
-
-@dataclass(frozen=True)
-class EmotionReadout:
-    """Which emotion a face shows: the nearest class centroid, each feature in units of its within-class sd.
-
-    Fit it on *true training* motion, then ask it about predictions. Its accuracy on the true motion of the
-    same split is the ceiling: print both. Works on the rows of any feature matrix.
-    """
-
-    labels: tuple[str, ...]
-    centroids: Tensor  # (C, D), in units of scale
-    scale: Tensor  # (D,)
-
-    @classmethod
-    def fit(cls, features: Tensor, labels: Sequence[str]) -> EmotionReadout:
-        """``features`` (N, D), ``labels`` N names, at least two of them different."""
-        _check_features(features)
-        names = tuple(sorted(set(labels)))
-        if len(features) != len(labels) or len(names) < 2:
-            given = f"{len(features)} rows, {len(labels)} labels of {len(names)} kinds"
-            raise ValueError(f"EmotionReadout: expected a label per row and at least two kinds, got {given}")
-        index = torch.tensor([names.index(label) for label in labels])
-        centroids = torch.stack([features[index == c].mean(0) for c in range(len(names))])  # (C, D)
-        scale = (features - centroids[index]).pow(2).mean(0).sqrt()
-        floor = max(1e-3 * scale.max().item(), 1e-12)  # a feature that never varies must not decide alone
-        scale = scale.clamp(min=floor)
-        return cls(names, centroids / scale, scale)
-
-    def predict(self, features: Tensor) -> list[str]:
-        """(N, D) -> N names."""
-        _check_features(features)
-        if features.shape[1] != len(self.scale):
-            raise ValueError(f"features: {features.shape[1]} columns, this read-out has {len(self.scale)}")
-        nearest = torch.cdist(features / self.scale, self.centroids).argmin(dim=1)  # (N, C) -> (N,)
-        return [self.labels[c] for c in nearest.tolist()]
-
-
-def wilson(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; stays within 0..1, also for 0 hits, n hits and small n."""
-    if n < 1 or not 0 <= hits <= n:
-        raise ValueError(f"{hits} hits of {n}: expected n >= 1 and 0 <= hits <= n")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, shrink = hits / n, 1 / (1 + z * z / n)
-    centre = shrink * (share + z * z / (2 * n))
-    half = shrink * z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """``hits`` of ``n``, printed with Wilson's 95 % interval: ``0.95 [0.92, 0.97] (304/320)``."""
-
-    hits: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        return self.hits / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson(self.hits, self.n)
-
-    def contains(self, chance: float) -> bool:
-        """Whether the interval holds ``chance``, which is what "at chance" means in this course."""
-        low, high = self.interval
-        return low <= chance <= high
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.value:.2f} [{low:.2f}, {high:.2f}] ({self.hits}/{self.n})"
-
-
-def accuracy(predicted: Sequence, true: Sequence) -> Accuracy:
-    """How often two sequences of labels agree; ValueError for unequal lengths or none at all."""
-    if len(predicted) != len(true) or len(true) == 0:
-        raise ValueError(f"accuracy: {len(predicted)} predictions, {len(true)} truths; expected equal, not 0")
-    return Accuracy(sum(p == t for p, t in zip(predicted, true, strict=True)), len(true))
-
-
 # ---------------------------------------------------------------- checks
 
 
@@ -360,7 +253,7 @@ def _pair(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     for name, signal in (("predicted", predicted), ("true", true)):
         if signal.ndim != 1 or len(signal) < 3:
             raise ValueError(f"{name}: expected a signal (T,), T >= 3, got shape {tuple(signal.shape)}")
-        _check_finite(name, signal)
+        check_finite(name, signal)
     if len(predicted) != len(true):
         raise ValueError(f"predicted has {len(predicted)} frames, true {len(true)}: cut both to one length")
     return predicted.double(), true.double()
@@ -370,19 +263,13 @@ def _is_flat(centred: Tensor) -> bool:
     return centred.abs().max().item() < FLAT
 
 
-def _check_vertices(name: str, vertices: Tensor) -> None:
+def check_vertices(name: str, vertices: Tensor) -> None:
     if vertices.ndim != 3 or vertices.shape[-1] != 3 or len(vertices) == 0:
         raise ValueError(f"{name}: expected vertices (T, V, 3), got shape {tuple(vertices.shape)}")
-    _check_finite(name, vertices)
+    check_finite(name, vertices)
 
 
-def _check_features(features: Tensor) -> None:
-    if features.ndim != 2 or len(features) == 0:
-        raise ValueError(f"features: expected (N, D), got shape {tuple(features.shape)}")
-    _check_finite("features", features)
-
-
-def _check_finite(name: str, values: Tensor) -> None:
+def check_finite(name: str, values: Tensor) -> None:
     if not values.isfinite().all():
         place = (~values.isfinite()).nonzero()[0].tolist()
         raise ValueError(f"{name}: no finite number at index {place}; look at what computed it")
