@@ -7,8 +7,7 @@ STUDENT ?= student
 BIN   := .venv/bin/python
 READY := .venv/.a2lite-ready
 
-# Two worker processes with one thread each beat one process with two on small tensors; nothing is fetched.
-export OMP_NUM_THREADS ?= 1
+# Nothing is fetched.
 export HF_HUB_OFFLINE  ?= 1
 export PYTHONUTF8      ?= 1
 
@@ -33,6 +32,8 @@ $(READY): pyproject.toml
 course: env
 	$(BIN) -m a2lite course --profile $(PROFILE)
 
+# Two worker processes with one thread each beat one process with two on small tensors.
+test: export OMP_NUM_THREADS ?= 1
 test: env
 	$(BIN) -m ruff check .
 	$(BIN) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks

@@ -6,9 +6,8 @@ pass of the language model serves both of its terms.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -45,22 +44,35 @@ class AvatarBatch:
     codes: Tensor
     lengths: Tensor
 
+    def to(self, device: torch.device | str) -> AvatarBatch:
+        return AvatarBatch(self.sequence.to(device), self.codes.to(device), self.lengths.to(device))
+
 
 def examples_of(items: Sequence[Item], motions: Sequence[Tensor], rvq: MotionRVQ) -> list[Example]:
-    """Items, each under its own task, and their answers' motion (T, 58), tokenized once by the frozen tokenizer."""
-    encode = lambda motion: rvq.encode(torch.as_tensor(motion)[None])[0]  # noqa: E731
-    return [Example(item, encode(motion), item.task) for item, motion in zip(items, motions, strict=True)]
+    """Items, each under its own task, and their answers' motion (T, 58), tokenized once by the frozen tokenizer.
+
+    ValueError names an item whose motion is not as long as its speech.
+    """
+    examples = []
+    for item, motion in zip(items, motions, strict=True):
+        codes = rvq.encode(torch.as_tensor(motion)[None])[0]
+        if len(codes) != -(-len(item.last.codes) // rvq.config.group):
+            raise ValueError(f"{item.id}: {len(motion)} frames of motion for {len(item.last.codes)} audio tokens")
+        examples.append(Example(item, codes, item.task))
+    return examples
 
 
 def mixed(examples: Sequence[Example], asr_every: int = 6) -> list[Example]:
-    """The four subtasks of Sec. 4 from what was asked (AQAA) and what is to be read (TTS).
+    """The four subtasks of Sec. 4 from what was asked (AQAA) and what is to be said again (Repeat).
 
-    What is read is also to be repeated, with its motion; every ``asr_every``-th question is also to be written down,
-    without (``flame_qa.TASKS`` says which carry the motion loss). The paper gives no shares.
+    Questions count twice; every other sentence is read (TTS) instead of heard; every ``asr_every``-th example is also
+    to be written down, without motion (``flame_qa.TASKS`` says which carry the motion loss). The paper has no shares.
     """
-    asked = [e for e in examples if e.task == "AQAA"]
-    repeated = [replace(e, task="Repeat") for e in examples if e.task == "TTS"]
-    return [*examples, *repeated, *(replace(e, task="ASR", codes=None) for e in asked[::asr_every])]
+    asked, again = ([e for e in examples if e.task == task] for task in ("AQAA", "Repeat"))
+    if len(asked) + len(again) < len(examples):
+        raise ValueError("mixed: expected examples of AQAA and Repeat alone; it makes those of TTS and ASR itself")
+    read = [replace(e, task="TTS") for e in again[1::2]]
+    return [*asked, *asked, *again[::2], *read, *(replace(e, task="ASR", codes=None) for e in examples[::asr_every])]
 
 
 class A2LLM(nn.Module):
@@ -71,6 +83,8 @@ class A2LLM(nn.Module):
 
     def __init__(self, config: Config, backbone: Backbone, rvq: MotionRVQ, lora: bool = True):
         super().__init__()
+        if any(isinstance(module, LoraLayer) for module in backbone.modules()):
+            raise ValueError("backbone: has LoRA in it already; load a fresh one")
         config = replace(config, backbone=backbone.config, rvq=rvq.config)  # sizes are those of what was loaded
         self.config, self.lora = config, lora
         self.backbone = backbone.requires_grad_(False)
@@ -135,6 +149,8 @@ class A2LLM(nn.Module):
     def reset_lora(self) -> None:
         """Sec. 5.3, stage 2: throw the LoRA weights away; the language model answers as before stage 1."""
         for layer in self.lora_layers():
+            if layer.merged:
+                raise ValueError("reset_lora: LoRA has been merged into the language model; load the model anew")
             layer.reset_lora_parameters("default", init_lora_weights=True)
 
     # ---- motion
@@ -152,7 +168,8 @@ class A2LLM(nn.Module):
 
     def save(self, path: Path, **meta) -> None:
         """LoRA and connector in one safetensors file (fp16), with the identity of the backbone they belong to."""
-        names = dict(base=identity(self.backbone), codes=motion_identity(self.rvq), lora=self.lora)
+        lora = asdict(self.config.lora) if self.lora else None
+        names = dict(base=self.backbone.identity, codes=self.rvq.identity, lora=lora)
         save_checkpoint(path, self.state(), self.config.connector, **names, **meta)
 
     @classmethod
@@ -161,12 +178,13 @@ class A2LLM(nn.Module):
         state, meta = load_checkpoint(path)
         if "base" not in meta:
             raise ValueError(f"{path}: is no A2-LLM checkpoint; expected one written by A2LLM.save")
-        if meta["base"] != identity(backbone):
+        if meta["base"] != backbone.identity:
             raise ValueError(f"{path}: was trained on another backbone ({meta['base']}); load that one, or retrain it")
-        if meta["codes"] != motion_identity(rvq):
+        if meta["codes"] != rvq.identity:
             raise ValueError(f"{path}: was trained on another rvq.safetensors; load that one, or retrain it")
-        config = config.override(connector=meta["config"])
-        model = cls(config, backbone, rvq, lora=meta["lora"])
+        lora = dict(meta["lora"], targets=tuple(meta["lora"]["targets"])) if meta["lora"] else {}
+        config = config.override(connector=meta["config"], lora=lora)
+        model = cls(config, backbone, rvq, lora=bool(lora))
         own = model.state()
         if set(own) != set(state):
             raise ValueError(f"{path}: holds other weights than this configuration has; load it with its own profile")
@@ -178,16 +196,3 @@ class A2LLM(nn.Module):
                 own[name].copy_(value)
         return model.eval()
 
-
-def identity(backbone: Backbone) -> str:
-    """Twelve hex digits that tell one backbone from another: a hash of its embedding table, as stored in fp16."""
-    return _digest(backbone.lm.get_input_embeddings().weight)
-
-
-def motion_identity(rvq: MotionRVQ) -> str:
-    """The same for a motion tokenizer: a hash of its first encoder layer, as stored in fp16."""
-    return _digest(next(rvq.encoder.parameters()))
-
-
-def _digest(weights: Tensor) -> str:
-    return hashlib.sha256(weights.detach().half().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]

@@ -45,7 +45,7 @@ class WorldConfig:
 
     seed: int = 0
     train: int = 2640  # dialogues, 60 pairs x a deck of 22 x 2; the paper has ~100k (Sec. 4); 3 in 22 high-dynamic
-    train_read: int = 360  # sentences to read aloud, for the tasks TTS and Repeat
+    train_read: int = 2400  # to be repeated, read aloud or written down: the tasks Repeat, TTS and ASR
     dev: int = 200
     test: int = 320  # per held-out axis
     two_turns: float = 0.15  # share of dialogues whose emotion is set one turn earlier
@@ -109,7 +109,7 @@ _SYSTEM = {  # AQAA and ASR as Step-Audio-2-mini was trained; the other two it l
     "TTS": "Read this text aloud.",
     "ASR": "请记录下你所听到的语音内容。",  # write down what you hear
 }
-_SHARES = {"AQAA": 0.65, "ASR": 0.15, "QA": 0.1, "Repeat": 0.05, "TTS": 0.05}  # QA: in writing
+_SHARES = {"AQAA": 0.5, "ASR": 0.1, "QA": 0.1, "Repeat": 0.15, "TTS": 0.15}  # QA: in writing
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ class BackboneConfig:
     encoder_context: int = 1500  # positions after conv2, 30 s
     encoder_local: int = 0  # lite only: a depthwise convolution before the blocks, which two layers need to be quick
     encoder_pool_first: bool = False  # lite only: the blocks work at 25 Hz instead of 50, at half the cost
+    encoder_window: int = 0  # lite only: a block sees so many vectors to either side; global, two layers learn by heart
     adapter_width: int = 2048
     hidden: int = 3584
     layers: int = 28
@@ -142,7 +143,7 @@ class BackboneConfig:
     lite_text_weight: float | None = None
     text_steps: int = 0  # pretraining, lite only: text QA
     voice_steps: int = 0  # pretraining, lite only: text questions, spoken answers
-    ctc_steps: int = 0  # pretraining, lite only: encoder on the question's words
+    ctc_steps: int = 0  # pretraining, lite only: encoder on the words that are said
     settling_steps: int = 0  # pretraining, lite only: what is heard onto the embeddings it means
     speech_steps: int = 0  # pretraining, lite only: spoken question answering
     shares: dict[str, float] = field(default_factory=lambda: dict(_SHARES))  # of the tasks in the speech steps
@@ -235,16 +236,16 @@ _LAPTOP: dict[str, dict[str, Any]] = {
     "speech": dict(levels=(8, 5, 5, 5), width=224),
     "backbone": dict(
         n_mels=80, encoder_width=256, encoder_layers=2, encoder_heads=4, encoder_local=15,
-        encoder_pool_first=True, adapter_width=256,
+        encoder_pool_first=True, encoder_window=12, adapter_width=256,
         hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, tie_embeddings=True,
         max_positions=2048,
-        text_vocab=1300, audio_codes=1000, lite_text_weight=4.0, text_steps=350, voice_steps=600,
-        ctc_steps=900, settling_steps=200, speech_steps=700, max_new_tokens=600,
+        text_vocab=1800, audio_codes=1000, lite_text_weight=4.0, text_steps=540, voice_steps=850,
+        ctc_steps=1000, settling_steps=250, speech_steps=1000, max_new_tokens=600,
     ),
     "connector": dict(width=192, layers=3, heads=6, feedforward=576, decode_levels=2),
     "lora": dict(rank=16, alpha=16),
-    "training": dict(lite_lora_lr=1e-3, lite_connector_lr=1e-3, batch=16, stage1_steps=300, stage2_steps=150,
-                     stage3_steps=60),
+    "training": dict(lite_lora_lr=1e-3, lite_connector_lr=1e-3, batch=16, stage1_steps=300, stage2_steps=500,
+                     stage3_steps=40),
     "realtime": dict(voice_chunk=5),
 }
 

@@ -59,6 +59,8 @@ class MotionConnector(nn.Module):
 
     def __init__(self, config: ConnectorConfig, rvq: RVQConfig, hidden: int):
         super().__init__()
+        if config.heads_kind not in ("parallel", "depth"):
+            raise ValueError(f"heads_kind {config.heads_kind!r}: expected 'parallel' or 'depth'")
         self.config, self.group, self.quantizers, self.codes = config, rvq.group, rvq.quantizers, rvq.codes
         width, longest = config.width, max(config.segments)
         self.downsample = nn.Conv1d(hidden, hidden, rvq.group, rvq.group)

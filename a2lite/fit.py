@@ -6,6 +6,7 @@ random state of a step is set from it, so that work resumed after a kill ends wi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from a2lite import ROOT
@@ -101,6 +102,8 @@ def shuffled(lengths: Sequence[int], batch: int, seed: int = 0, window: int = 8)
     still a pure function of the step. A remainder smaller than a batch waits for another pass.
     """
     count = len(lengths)
+    if count == 0:
+        raise ValueError("shuffled: nothing to train on; expected at least one example")
     batch = min(batch, count)
     per_pass = count // batch
 
@@ -141,11 +144,12 @@ def fit(
 
     With ``path``, the whole state goes to ``<path>.resume`` at least every ``save_seconds`` and when the run is
     interrupted; a run with the same ``path`` goes on from there, and the file is removed at the end. It trains
-    where the model's parameters are (``batches`` must give tensors there), in one process. ``factor(step)`` scales
-    every group's rate (``schedule`` by default); ``before_step(step)`` may change the model. ``bfloat16`` multiplies
-in that format where the processor does so natively, about twice as fast; weights stay float32. Returns the ``Trace``.
+    where the model's parameters are, and moves the batches there. ``factor(step)`` scales every group's rate
+    (``schedule`` by default); ``before_step(step)`` may change the model. ``bfloat16`` multiplies in that format where
+    the processor does so natively, about twice as fast; weights stay float32. Returns the ``Trace``.
     """
     from accelerate import Accelerator
+    from accelerate.utils import send_to_device
 
     device = next(model.parameters()).device
     accelerator = Accelerator(cpu=device.type == "cpu")
@@ -169,7 +173,7 @@ in that format where the processor does so natively, about twice as fast; weight
                 before_step(step)
             model.train()
             with torch.autocast(device.type, torch.bfloat16, enabled=quick):
-                terms = loss(model, batches(step))
+                terms = loss(model, send_to_device(batches(step), device))
             optimizer.zero_grad()
             accelerator.backward(terms["loss"])
             accelerator.clip_grad_norm_(model.parameters(), clip)
@@ -235,6 +239,11 @@ def _load_resume(path: Path, run: str, model: nn.Module, optimizer) -> tuple[int
 # ---------------------------------------------------------------- checkpoints and artefacts
 
 
+def fingerprint(weights: Tensor) -> str:
+    """Twelve hex digits that tell one trained model from another: a hash of some of its weights, as stored in fp16."""
+    return hashlib.sha256(weights.detach().half().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
+
+
 def save_checkpoint(
     path: Path, module: nn.Module | dict[str, Tensor], config: Any, half: bool = True, **meta: Any
 ) -> None:
@@ -249,7 +258,7 @@ def save_checkpoint(
     header = dict(config=json.dumps(asdict(config)), meta=json.dumps(meta))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=header)
+    partial.write_bytes(save(tensors, metadata=header))  # with the usual permissions, unlike save_file
     os.replace(partial, path)
 
 

@@ -101,8 +101,8 @@ def predict(model: A2LLM, examples: Sequence[Example], batch: int = 16) -> list[
     out: list[torch.Tensor] = []
     for start in range(0, len(examples), batch):
         some = examples[start : start + batch]
-        together = model.collate(some)
+        together = model.collate(some).to(model.backbone.device)
         _, hidden = model.hidden(together.sequence)
         codes = model.connector.generate(hidden, lengths=together.lengths)
-        out += [row[: len(example.codes)] for row, example in zip(codes, some)]
+        out += [row[:n] for row, n in zip(codes, together.lengths.tolist())]
     return out

@@ -72,7 +72,10 @@ class Chain:
 
     def backbone(self) -> Backbone:
         """A fresh copy: LoRA is put into it."""
-        return Backbone.load(find_artefact("backbone.safetensors", self.profile))
+        backbone = Backbone.load(find_artefact("backbone.safetensors", self.profile))
+        if backbone.speech != self.speech.identity:
+            raise ValueError("backbone.safetensors: speaks the codes of another speech.safetensors; train it anew")
+        return backbone
 
     def samples(self, split: str) -> Samples:
         if split not in self._samples:
@@ -117,29 +120,43 @@ class Chain:
         examples = self.examples("train")
         affective = [e for e, high in zip(examples, self.samples("train").column("high_dynamic")) if high]
         stages = three_stages(self.config.training, mixed([*examples, *self.examples("train_read")]), affective)
-        if not lora:
-            stages = [Stage("adapter only", sum(stage.steps for stage in stages), examples)]
+        if not lora:  # the same answers, as far as they have a face
+            faces = [e for e in stages[0].examples if e.codes is not None]
+            stages = [Stage("adapter only", sum(stage.steps for stage in stages), faces)]
         model.save(path, trace=train(model, stages, path, seed=seed))
         return A2LLM.load(path, self.config, self.backbone(), self.rvq)
 
     def rival(self, told: bool, seed: int) -> tuple[audio_only.AudioOnly, audio_only.QuestionEmotion | None]:
         """The audio-only model, or the fair rival that is told the emotion of the question's words."""
         path = artefact_path(f"{'told' if told else 'audio'}-seed{seed}.safetensors", self.profile)
+        made_for = dict(speech=self.speech.identity, codes=self.rvq.identity, train=self._spoken())
         torch.manual_seed(seed)
         model = audio_only.AudioOnly(self.config, self.speech.codes, len(EMOTIONS) if told else 0)
         ears = audio_only.QuestionEmotion(len(self.backbone().vocabulary), len(EMOTIONS)) if told else None
         both = torch.nn.ModuleList([model] + ([ears] if told else []))
         if path.exists():
-            both.load_state_dict(load_checkpoint(path)[0])
-            return model.eval(), ears
+            return self._load(path, both, made_for), ears
         labels = [EMOTIONS.index(e) for e in self.samples("train").column("emotion")]
+        examples = [*self.examples("train"), *self.examples("train_read")]
+        faces = labels + [EMOTIONS.index("neutral")] * len(self.examples("train_read"))
         c = self.config.training
         steps = 2 * (c.stage1_steps + c.stage2_steps + c.stage3_steps)  # cheap steps: they get twice as many
-        audio_only.train(model, self.examples("train"), steps, labels if told else None, path, seed)
+        audio_only.train(model, examples, steps, faces if told else None, path, seed)
         if told:
             audio_only.train_question_emotion(ears, self.questions("train"), labels, seed=seed)
-        save_checkpoint(path, both, self.config.connector)
-        return model.eval(), ears
+        save_checkpoint(path, both, self.config.connector, made_for=made_for)
+        return self._load(path, both, made_for), ears
+
+    def _spoken(self) -> int:
+        return len(self.samples("train")) + len(self.samples("train_read"))
+
+    def _load(self, path: Path, model: torch.nn.Module, made_for: dict) -> torch.nn.Module:
+        """The weights in ``path`` into ``model``; its first part. ValueError where they are of another run."""
+        state, meta = load_checkpoint(path)
+        if meta.get("made_for") != made_for:
+            raise ValueError(f"{path}: was trained with other tokenizers or samples; delete it to train it anew")
+        model.load_state_dict(state)
+        return model.eval()[0]
 
     def questions(self, split: str) -> list[Tensor]:
         """Text ids of all that was asked."""
@@ -235,6 +252,8 @@ def control(chain: Chain) -> dict:
         items = [e.item for split in ("train", "train_read") for e in chain.examples(split)]
         pretrain(chain.config.backbone, items, path, without_question=True)
     model = Backbone.load(path)
+    if model.speech != chain.speech.identity:
+        raise ValueError(f"{path}: speaks the codes of another speech tokenizer; delete it to train it anew")
     (reply,) = answer(model, [silence(model.vocabulary, model.config).open()])
     found = {}
     for split in SPLITS[:3]:
@@ -247,6 +266,7 @@ def motion(chain: Chain, seeds: int) -> dict:
     """True audio tokens, the model's own previous motion tokens: lips, liveliness, emotion; rivals beside."""
     out: dict = {"ceiling": _ceiling(chain)}
     predictors = {(model, seed): chain.predictor(model, seed) for model, seed in models(seeds)}
+    out["answer_levels"] = chain.config.connector.decode_levels
     out["dev"], out["levels"] = _choose_levels(chain, [predictors["three stages", seed] for seed in range(seeds)])
     for (model, seed), codes_of in predictors.items():
         for split in SPLITS:
@@ -359,6 +379,7 @@ def bars(out: dict, seeds: int) -> list[tuple[str, float, bool]]:
 def _motion_bars(m: dict, seeds: int) -> list[tuple[str, float, bool]]:
     found: list[tuple[str, float, bool]] = []
     levels = m["levels"] or "all"
+    found.append(("answer decodes the levels that dev chose", 0.0, m["levels"] == m["answer_levels"]))
     of = lambda model, seed, split: m[f"{model}, {levels} levels, seed {seed}"][split]  # noqa: E731
     for seed in range(seeds):
         hold = lambda name, value, held, seed=seed: found.append(  # noqa: E731
@@ -371,13 +392,14 @@ def _motion_bars(m: dict, seeds: int) -> list[tuple[str, float, bool]]:
             hold(f"temporal r minus audio only's, {split} >= -.01", ours - rival, ours - rival >= -0.01)
         face = of("three stages", seed, "test_sentence")
         hold("liveliness .85-1.15", face["liveliness"], 0.85 <= face["liveliness"] <= 1.15)
-        gap = face["segments_6_on"] - face["segments_1_to_5"]
-        hold("segments 6 on minus 1-5, within .03", gap, abs(gap) <= 0.03)
+        if face["long_answers"]:
+            gap = face["segments_6_on"] - face["segments_1_to_5"]
+            hold("segments 6 on minus 1-5, within .03", gap, abs(gap) <= 0.03)
         hold("UFD over the truth's, +-15 %", face["ufd_ratio"], abs(face["ufd_ratio"] - 1) <= 0.15)
         for split, floor in (("test_voice", 0.93), ("test_paraphrase", 0.8)):
             right = of("three stages", seed, split)["emotion_ambiguous"]["share"]
             hold(f"emotion on ambiguous, {split} >= {floor}", right, right >= floor)
-        for split in SPLITS[:3]:
+        for split in SPLITS[:2]:  # where combinations are new, the best guess is 0 and any undecided face beats it
             heard, at = of("audio only", seed, split)["emotion_ambiguous"], m["ceiling"][split]["chance"]
             hold(f"audio only at chance {at:.2f}, {split}", heard["share"], heard["low"] <= at <= heard["high"])
     return found

@@ -58,13 +58,11 @@ def items(count: int = 6) -> list[Item]:
     for i in range(count):
         codes = torch.arange(10 + 3 * i) % CONFIG.audio_codes
         mel = listen(noise(12000 + 900 * i, i), CONFIG)
-        made.append(
-            Item(
-                str(i),
-                "TTS" if i == 5 else "AQAA",
-                [Exchange(TEXTS[0], mel, TEXTS[1], mel, codes)] * (1 + i % 2),
-            )
-        )
+        exchange = Exchange(TEXTS[0], mel, TEXTS[1], mel, codes)
+        made.append(Item(str(i), "AQAA", [exchange] * (1 + i % 2)))
+        if i == 5:  # somebody says a sentence, to be said again
+            said = replace(exchange, question=TEXTS[1], answer_mels=listen(noise(9000, 99), CONFIG))
+            made[-1] = Item(str(i), "Repeat", [said])
     return made
 
 
@@ -273,6 +271,12 @@ def test_tail_is_repeated_or_dropped():
         align_tail(torch.zeros(3, 1), 5, "cut")
 
 
+@pytest.mark.parametrize("option", [dict(hidden_state="after"), dict(tail="cut")])
+def test_an_unknown_reading_of_the_paper_is_refused(vocabulary, option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} '.*': expected one of"):
+        Backbone(replace(CONFIG, **option), vocabulary)
+
+
 def test_greedy_generation_takes_the_best_of_a_full_pass(vocabulary, model):
     prompt = question(vocabulary).open()
     (spoken,) = answer(model, [prompt], limit=40)
@@ -360,6 +364,9 @@ def test_tasks_hear_and_say_what_they_should(vocabulary):
         assert words[task] == vocabulary.decode(spoken[1:]) + "<|EOT|>"
         assert vocabulary.decode(last[task].ids).startswith("<|BOT|>system\n" + CONFIG.system[task])
     assert not last["TTS"].mels and TEXTS[1] in vocabulary.decode(last["TTS"].ids)
+    other = replace(item, task="Repeat")  # somebody else said it first
+    assert torch.equal(converse("Repeat", other, vocabulary, CONFIG).mels[0], item.last.question_mels[0])
+    assert torch.equal(last["Repeat"].mels[0], item.last.answer_mels[0])
     with pytest.raises(ValueError, match="task 'AQTA': expected one of AQAA, Repeat, TTS, ASR"):
         converse("AQTA", item, vocabulary, CONFIG)
 
@@ -368,11 +375,9 @@ def test_samples_become_items_with_their_history():
     turn = dict(question_text="a", question_audio=noise(8000).numpy(), answer_text="b",
                 answer_audio=noise(6400).numpy())  # fmt: skip
     sample = SimpleNamespace(id="s", task="AQAA", history=[turn], **turn)
-    tokenizer = SimpleNamespace(
-        encode=lambda wave: torch.zeros(len(wave), wave.shape[1] // 640, dtype=torch.long)
-    )
-    (item,) = prepare([sample], tokenizer, CONFIG)
-    assert len(item.exchanges) == 2 and item.last.codes.shape == (10,)
+    encode = lambda wave: torch.zeros(len(wave), wave.shape[1] // 640, dtype=torch.long)  # noqa: E731
+    (item,) = prepare([sample], SimpleNamespace(identity="abc", encode=encode), CONFIG)
+    assert item.speech == "abc" and len(item.exchanges) == 2 and item.last.codes.shape == (10,)
     dialogue = converse("AQAA", item, train_vocabulary([item], CONFIG), CONFIG, answered=False)
     assert len(dialogue.mels) == 2 and dialogue.vocabulary.decode(dialogue.ids).count("<|EOT|>") == 4
 
@@ -394,6 +399,32 @@ def test_augmentation_keeps_the_form_and_batches_are_pure_functions_of_the_step(
             assert left.equal(right)
     ids = drawl([5, 6, 7], 0, torch.Generator().manual_seed(0))
     assert [i for i, j in zip(ids, [0, *ids], strict=False) if i and i != j] == [5, 6, 7]
+
+
+def test_each_step_of_pretraining_asks_for_its_own_tasks(vocabulary):
+    config = replace(CONFIG, batch=1)
+    course = Curriculum(items(), vocabulary, config)
+
+    def asks(batch):
+        """The task of the (only) dialogue, and whether its answer is spoken."""
+        said = vocabulary.decode(batch.ids[0].tolist())
+        (task,) = [name for name, text in config.system.items() if said.startswith(f"<|BOT|>system\n{text}<|EOT|>")]
+        return task, bool(vocabulary.is_code(batch.labels).any())
+
+    assert [asks(course.text(step)) for step in range(3)] == [("AQAA", False), ("AQAA", False), ("ASR", False)]
+    voice = [("AQAA", True), ("TTS", True), ("AQAA", True), ("Repeat", True), ("AQAA", False)]
+    assert [asks(course.voice(step)) for step in range(5)] == voice
+    sentence = vocabulary.encode(TEXTS[1])
+    assert [course.words(step)[2][: len(sentence)].tolist() == sentence for step in range(4)] == [False] * 3 + [True]
+    drawn = {asks(course.speech(step)) for step in range(60)}
+    assert drawn == {("AQAA", True), ("AQAA", False), ("ASR", False), ("Repeat", True), ("TTS", True)}
+
+
+@pytest.mark.parametrize("others", [[], [("5", "TTS")]])
+def test_samples_that_no_step_asks_for_are_refused(vocabulary, others):
+    wrong = [replace(item, task=dict(others).get(item.id, "Repeat")) for item in items()]
+    with pytest.raises(ValueError, match="items: expected questions"):
+        Curriculum(wrong, vocabulary, CONFIG)
 
 
 def test_settled_ears_put_vectors_where_the_embeddings_are(vocabulary, model):
@@ -442,6 +473,28 @@ def test_pretraining_resumes_saves_and_loads(tmp_path):
     half = with_config(model)
     half.load_state_dict({k: v.half().float() for k, v in model.state_dict().items()})
     assert answer(loaded, [prompt], limit=20)[0].ids == answer(half, [prompt], limit=20)[0].ids
+
+
+@pytest.mark.parametrize("at", ["ears", "settling"])
+def test_pretraining_killed_in_any_step_ends_with_the_same_weights(tmp_path, monkeypatch, at):
+    whole = pretrain(CONFIG, items(), tmp_path / "whole.safetensors")[0]
+    path = tmp_path / "backbone.safetensors"
+    calls = iter(range(100))
+
+    def dies(course, step, words=Curriculum.words):
+        if next(calls) == {"ears": 1, "settling": 4}[at]:
+            raise KeyboardInterrupt
+        return words(course, step)
+
+    monkeypatch.setattr(Curriculum, "words", dies)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(CONFIG, items(), path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="backbone.text.safetensors: is a step of another run; delete it"):
+        pretrain(CONFIG, items(), path, seed=1)
+    again = pretrain(CONFIG, items(), path)[0]
+    for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
 
 
 def test_checkpoint_of_another_kind_is_refused(tmp_path, model):

@@ -42,6 +42,11 @@ def test_teacher_forcing_on_its_own_codes_reproduces_generation(kind, self_atten
     assert torch.equal(logits.argmax(-1), codes)
 
 
+def test_an_unknown_kind_of_heads_is_refused():
+    with pytest.raises(ValueError, match="heads_kind 'deep': expected 'parallel' or 'depth'"):
+        connector(heads_kind="deep")
+
+
 def test_a_ragged_batch_equals_each_answer_alone():
     model, hidden = connector(), states(2, 9)
     codes = torch.randint(NANO.rvq.codes, (2, 9, NANO.rvq.quantizers))

@@ -259,6 +259,12 @@ def test_the_card_is_a_table(shipped):
     assert table.splitlines()[0].count("|") == 6 and "| ambiguous |" in table
 
 
+def test_what_is_to_be_repeated_is_heard_from_somebody_else(shipped):
+    for sample in shipped["train_read"]:
+        assert sample.task == "Repeat" and sample.question_text == sample.answer_text and len(sample.question_audio)
+        assert sample.question_voice != sample.avatar_voice and len(subtask(sample, "TTS").question_audio) == 0
+
+
 def test_emotion_can_be_read_from_the_true_face(shipped):
     rows = card({"train": shipped["train"], "again": shipped["train"]})
     assert rows["again"]["emotion on true motion"].value >= 0.95

@@ -83,6 +83,15 @@ def test_merged_lora_speaks_as_the_unmerged_does(question):
     assert before.codes.tolist() == after.codes.tolist()
 
 
+def test_codes_of_another_speech_tokenizer_are_refused(avatar):
+    backbone = avatar.model.backbone
+    backbone.speech = "of another"
+    with pytest.raises(ValueError, match="backbone: speaks the codes of another speech tokenizer"):
+        Avatar(CONFIG, avatar.model, avatar.speech)
+    backbone.speech = avatar.speech.identity
+    Avatar(CONFIG, avatar.model, avatar.speech)
+
+
 def test_motion_never_waits_for_sound(avatar, question):
     played = {"motion": 0.0, "audio": 0.0}
     for event in avatar.stream(question, limit=95, **sampled()):

@@ -127,6 +127,9 @@ def test_a_dropped_tail_trains_and_predicts(vocabulary, examples):
     batch = net.collate(examples[:4])
     assert batch.lengths.tolist() == [1, 2, 2, 3]
     assert torch.isfinite(net.loss(batch)["loss"])
+    net.eval()
+    for together, example in zip(predict(net, examples[:4]), examples, strict=False):
+        assert together.equal(predict(net, [example])[0])
 
 
 def test_a_checkpoint_round_trip_predicts_the_same_codes(vocabulary, examples, tmp_path):
@@ -143,6 +146,33 @@ def test_a_checkpoint_round_trip_predicts_the_same_codes(vocabulary, examples, t
         A2LLM.load(tmp_path / "a2llm.safetensors", CONFIG, backbone(vocabulary, seed=1), net.rvq)
 
 
+def test_the_scale_of_lora_is_that_of_the_checkpoint(vocabulary, examples, tmp_path):
+    net = model(vocabulary)
+    train(net, three_stages(CONFIG.training, examples, examples[:2]))
+    net.save(tmp_path / "a2llm.safetensors")
+    other = CONFIG.override(lora=dict(alpha=64))
+    again = A2LLM.load(tmp_path / "a2llm.safetensors", other, backbone(vocabulary), net.rvq)
+    batch = net.eval().collate(examples[:2]).sequence
+    torch.testing.assert_close(again.hidden(batch)[0], net.hidden(batch)[0], atol=2e-2, rtol=2e-2)
+    assert again.config.lora == CONFIG.lora
+
+
+def test_lora_goes_into_a_fresh_backbone_once(vocabulary):
+    net = model(vocabulary)
+    with pytest.raises(ValueError, match="backbone: has LoRA in it already"):
+        A2LLM(CONFIG, net.backbone, net.rvq, lora=False)
+    for layer in net.lora_layers():
+        layer.merge()
+    with pytest.raises(ValueError, match="reset_lora: LoRA has been merged"):
+        net.reset_lora()
+
+
+def test_motion_must_be_as_long_as_the_speech(examples):
+    rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
+    with pytest.raises(ValueError, match="e0: 20 frames of motion for 7 audio tokens"):
+        examples_of([examples[0].item], [torch.zeros(20, 58)], rvq)
+
+
 def test_prediction_uses_its_own_history_and_ignores_company(vocabulary, examples):
     net = model(vocabulary).eval()
     together = predict(net, examples[:4], batch=4)
@@ -153,7 +183,9 @@ def test_prediction_uses_its_own_history_and_ignores_company(vocabulary, example
 
 def test_the_mixture_holds_the_four_subtasks_and_only_asr_has_no_motion(examples):
     asked = [e for e in examples if e.task == "AQAA"]
-    read = [replace(e, task="TTS") for e in asked[:2]]
-    whole = mixed([*asked, *read], asr_every=2)
-    assert [e.task for e in whole] == ["AQAA"] * 4 + ["TTS"] * 2 + ["Repeat"] * 2 + ["ASR"] * 2
+    again = [replace(e, task="Repeat") for e in asked[:3]]
+    whole = mixed([*asked, *again], asr_every=3)
+    assert [e.task for e in whole] == ["AQAA"] * 2 * len(asked) + ["Repeat"] * 2 + ["TTS"] + ["ASR"] * 3
+    with pytest.raises(ValueError, match="mixed: expected examples of AQAA and Repeat alone"):
+        mixed(whole)
     assert {e.task for e in whole if e.codes is None} == {"ASR"} == {t for t, v in TASKS.items() if not v.motion}

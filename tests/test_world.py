@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from a2lite.config import load_config
 from a2lite.flame import Flame, load_head
 from a2lite.flame_qa import load_samples
 from a2lite.metrics import mouth_opening, upper_face_dynamics
-from a2lite.world import SPLITS, dialogue, domain, generate, plan, sample
+from a2lite.world import SPLITS, dialogue, domain, generate, generation, plan, sample
 from a2lite.world.espeak import speak
 from a2lite.world.performance import (
     FPS,
@@ -33,7 +34,7 @@ TESTS = [split for split in SPLITS if split.startswith("test")]
 @pytest.fixture(scope="module")
 def plans():
     """One whole round of the deck for training, and all of every test split."""
-    counts = {"train": 1320, "train_read": 40, "dev": CONFIG.dev, **dict.fromkeys(TESTS, CONFIG.test)}
+    counts = {"train": 1320, "train_read": CONFIG.train_read, "dev": CONFIG.dev, **dict.fromkeys(TESTS, CONFIG.test)}
     return {split: [plan(CONFIG, split, i) for i in range(count)] for split, count in counts.items()}
 
 
@@ -79,10 +80,10 @@ def contexts_of(split):
 
 
 def test_each_test_split_holds_out_one_axis_only(plans):
-    train = plans["train"]
+    train = plans["train"] + plans["train_read"]
     trained = {
         "test_voice": {p.question_voice for p in train},
-        "test_combination": {(p.topic, p.emotion) for p in train},
+        "test_combination": {(p.topic, p.emotion) for p in plans["train"]},
         "test_avatar": {p.avatar_voice for p in train},
         "test_sentence": {p.answer_text for p in train},
     }
@@ -114,8 +115,15 @@ def test_paraphrases_are_held_out_but_their_words_are_not(plans):
 
 
 def test_read_sentences_share_none_with_the_tests(plans):
-    read = {p.answer_text for p in plans["train_read"]}
-    assert not read & {p.answer_text for p in plans["test_sentence"]}
+    read = [p.answer_text for p in plans["train_read"]]
+    assert not set(read) & {p.answer_text for p in plans["test_sentence"]}
+    assert len(set(read)) > 0.99 * len(read) and all(p.turns == (p.answer_text,) for p in plans["train_read"])
+
+
+def test_read_sentences_know_topics_but_no_emotion(plans):
+    read = " ".join(p.answer_text for p in plans["train_read"]).lower()
+    assert all(topic in read for topic in domain.TOPICS)
+    assert not any(key.lower() in read for keys in domain.KEY_WORDS.values() for key in keys)
 
 
 def test_no_single_key_word_tells_the_emotion():
@@ -261,6 +269,24 @@ def test_generation_goes_on_where_it_stopped(tmp_path, capsys):
     assert np.array_equal(stored.answer_audio, made.answer_audio)
     assert np.array_equal(stored.motion, made.motion)
     assert stored.phonemes == made.phonemes
+
+
+def test_several_processes_make_the_same_samples_as_one(tmp_path, monkeypatch):
+    config = load_config("tiny", "nano")
+    monkeypatch.setattr(generation, "SHARD", 2)
+    generate(config, "train", tmp_path, count=5)
+    assert len(list(tmp_path.glob("train-*-of-00003.parquet"))) == 3
+    with pytest.raises(ValueError, match="train-00000-of-00003.parquet: is of a train of another size; delete it"):
+        generate(config, "train", tmp_path, count=7)
+    for index, stored in enumerate(load_samples(tmp_path, "train")):
+        made = sample(config.world, "train", index)
+        assert stored.id == made.id and np.array_equal(stored.answer_audio, made.answer_audio)
+
+
+def test_a_process_that_fails_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "SHARD", 1)
+    with pytest.raises(RuntimeError, match="world train: a process failed .*FileExistsError"):
+        generate(load_config("tiny", "nano"), "train", Path(__file__), count=2)
 
 
 def test_errors_name_the_value(monkeypatch):

@@ -26,7 +26,7 @@ def patch_count(frames: Tensor | int) -> Tensor | int:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over valid keys; ``key`` has no bias, as in Whisper."""
+    """Multi-head self-attention; ``key`` has no bias, as in Whisper."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -36,11 +36,11 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x (B, T, D), valid (B, T) bool -> (B, T, D)."""
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """x (B, T, D), seen (B, 1 or T, T) bool, which keys a query may look at -> (B, T, D)."""
         split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731  (B, heads, T, D / heads)
         q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=valid[:, None, None, :])
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
@@ -54,8 +54,8 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.mlp_ln = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        x = x + self.attn(self.attn_ln(x), valid)
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = x + self.attn(self.attn_ln(x), seen)
         return x + self.mlp(self.mlp_ln(x))
 
 
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
         self.positional_embedding = nn.Embedding(self.context, width)
         self.positional_embedding.weight.data = 0.1 * sinusoids(self.context, width)  # quieter than the sound
-        self.pool_first = config.encoder_pool_first
+        self.pool_first, self.window = config.encoder_pool_first, config.encoder_window
         self.local = None
         if config.encoder_local:
             self.local = nn.Conv1d(width, width, config.encoder_local, padding="same", groups=width)
@@ -106,8 +106,13 @@ class Encoder(nn.Module):
             x = x + self.local(x)
         x = x.transpose(1, 2)  # (B, T, D)
         x = x + self.positional_embedding.weight[: x.shape[1]]
+        seen = valid[:, None]
+        if self.window:
+            place = torch.arange(x.shape[1], device=x.device)
+            near = (place[:, None] - place).abs() <= self.window
+            seen = near & (seen | torch.eye(len(place), dtype=torch.bool, device=x.device))  # a pad sees itself
         for block in self.blocks:
-            x = block(x, valid)
+            x = block(x, seen)
         if not self.pool_first:
             x = self.avg_pooler(x.transpose(1, 2)).transpose(1, 2)  # (B, F / 4, D)
         real = _within(lengths // 2, x.shape[1])

@@ -1,6 +1,6 @@
 """Ears: encoder and adapter learn by CTC to say, in the language model's own embeddings, what they hear.
 
-Step (iii) of ``pretraining``, the part that speech recognition had in Step-Audio-2's; notebook 04.
+Steps (iii) and (iv) of ``pretraining``, the part that speech recognition had in Step-Audio-2's; notebook 04.
 """
 
 from __future__ import annotations

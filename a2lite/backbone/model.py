@@ -18,7 +18,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from a2lite.backbone.encoder import Adapter, Encoder, patch_count
 from a2lite.backbone.tokens import IGNORE, Dialogue, Vocabulary
 from a2lite.config import BackboneConfig
-from a2lite.fit import load_checkpoint, save_checkpoint
+from a2lite.fit import fingerprint, load_checkpoint, save_checkpoint
 
 
 @dataclass
@@ -74,10 +74,19 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig, vocabulary: Vocabulary):
         super().__init__()
+        for name, allowed in (("hidden_state", ("at", "before")), ("tail", ("repeat", "drop"))):
+            if getattr(config, name) not in allowed:
+                raise ValueError(f"{name} {getattr(config, name)!r}: expected one of {', '.join(allowed)}")
         self.config, self.vocabulary = config, vocabulary
+        self.speech = ""  # whose codes it speaks: ``SpeechTokenizer.identity``, set by pretraining
         self.encoder = Encoder(config)
         self.adapter = Adapter(config)
         self.lm = Qwen2ForCausalLM(qwen2_config(config, vocabulary))
+
+    @property
+    def identity(self) -> str:
+        """Tells it from other backbones (``fit.fingerprint``)."""
+        return fingerprint(self.lm.get_input_embeddings().weight)
 
     @property
     def device(self) -> torch.device:
@@ -137,7 +146,7 @@ class Backbone(nn.Module):
         state = self.state_dict()
         if self.config.tie_embeddings:
             state.pop("lm.lm_head.weight")
-        save_checkpoint(path, state, self.config, half, tokenizer=self.vocabulary.to_json(), **meta)
+        save_checkpoint(path, state, self.config, half, tokenizer=self.vocabulary.to_json(), speech=self.speech, **meta)
 
     @classmethod
     def load(cls, path: str | Path) -> Backbone:
@@ -154,6 +163,7 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"{path}: is of another version of the backbone; restore data_samples/ or retrain it"
             )
+        model.speech = meta.get("speech", "")
         return model.eval()
 
 

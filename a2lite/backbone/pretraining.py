@@ -3,14 +3,16 @@
 Step-Audio-2-mini began as a text model, was given ears by speech recognition, and then learned to speak; A2-LLM
 starts from the result (Sec. 5.3). All at once from random weights it never grounds its answers in the question:
 notebook 04 shows that run. (i) *text*: the language model answers written questions in writing, (ii) *voice*: then
-aloud, in TA4. (iii) *ears*: encoder and adapter learn by CTC which word is said, with the language model's own text
-embeddings as the output layer; (iv) *settling*: then to put these embeddings in the places of ``<audio_patch>``.
-(v) *speech*: spoken questions, spoken answers, with the other tasks mixed in.
+aloud, in TA4, and reads sentences. (iii) *ears*: encoder and adapter learn by CTC which word is said, with the
+language model's own text embeddings as the output layer; (iv) *settling*: then to put these embeddings in the places
+of ``<audio_patch>``. (v) *speech*: spoken questions, spoken answers, with the other tasks mixed in.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -36,47 +38,52 @@ class Curriculum:
 
     def __init__(self, items: Sequence[Item], vocabulary: Vocabulary, config: BackboneConfig, seed: int = 0):
         self.vocabulary, self.config, self.seed = vocabulary, config, seed
-        asked = [item for item in items if item.task == "AQAA"]
-        read = [item for item in items if item.task != "AQAA"]
-        self.pools = {"AQAA": asked, "TTS": read or asked}
+        asked, again = ([item for item in items if item.task == task] for task in ("AQAA", "Repeat"))
+        if not asked or len(asked) + len(again) < len(items):
+            raise ValueError("items: expected questions (AQAA) and, if there are any, sentences to repeat (Repeat)")
+        self.pools = {"AQAA": asked, "Repeat": again or asked}
         self.indices = {
-            name: shuffled([item.length for item in pool], config.batch, seed)
+            (name, times): shuffled([item.length for item in pool], times * config.batch, seed)
             for name, pool in self.pools.items()
+            for times in (1, 2)
         }
-        self.indices["text"] = shuffled([item.length for item in asked], 2 * config.batch, seed)
-        self.pools["text"] = asked
 
-    def _pick(self, step: int, pool: str = "AQAA") -> tuple[list[Item], torch.Generator]:
-        """The members of a batch, and the random numbers of the step."""
-        chosen = [self.pools[pool][i] for i in self.indices[pool](step)]
+    def _pick(self, step: int, pool: str = "AQAA", times: int = 1) -> tuple[list[Item], torch.Generator]:
+        """The members of a batch, ``times`` as large as the config's, and the random numbers of the step."""
+        chosen = [self.pools[pool][i] for i in self.indices[pool, times](step)]
         return chosen, torch.Generator().manual_seed(7919 * self.seed + step)
 
     def text(self, step: int) -> Batch:
-        """(i) Questions spelled out where patches will stand, answers in writing; first close, then drawn out."""
-        items, g = self._pick(step, "text")
+        """(i) Questions spelled out where patches will stand, answers in writing; first close, then drawn out.
+
+        Every third batch is of sentences to write down: copying is learned here, and every word met.
+        """
+        items, g = self._pick(step, "Repeat" if step % 3 == 2 else "AQAA", times=2)
         pace = min(1.0, max(0.0, 2.5 * step / self.config.text_steps - 1.25))
         return collate([self.spelled(item, g, pace) for item in items])
 
     def spelled(self, item: Item, g: torch.Generator, pace: float = 1.0, aloud: bool = False) -> Dialogue:
         """The dialogue of ``item`` with its questions' tokens in the seats of the patches."""
-        dialogue = Dialogue(self.vocabulary, self.config.system["AQAA"])
+        task = item.task if aloud or item.task == "AQAA" else "ASR"
+        dialogue = Dialogue(self.vocabulary, self.config.system[task])
         for e in item.exchanges:
             dialogue.spell(drawl(self.vocabulary.encode(e.question), self.vocabulary.audio_patch, g, pace))
             dialogue = dialogue.say(e.answer, e.codes) if aloud else dialogue.write(e.answer)
         return dialogue
 
     def voice(self, step: int) -> Batch:
-        """(ii) Questions spelled out, answers in TA4; every eighth batch answers in writing, or reads aloud."""
-        if step % 8 == 7:
-            return collate(
-                [converse("TTS", item, self.vocabulary, self.config) for item in self._pick(step, "TTS")[0]]
-            )
-        items, g = self._pick(step)
-        return collate([self.spelled(item, g, aloud=step % 8 != 3) for item in items])
+        """(ii) Questions spelled out, answers in TA4; two batches of five read or repeat, one answers in writing."""
+        items, g = self._pick(step, "Repeat" if step % 5 in (1, 3) else "AQAA")
+        if step % 5 == 1:
+            return collate([converse("TTS", item, self.vocabulary, self.config) for item in items])
+        return collate([self.spelled(item, g, aloud=step % 5 != 4) for item in items])
 
     def words(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(iii) Questions and their text: mels (M, F, n_mels), frames (M,), text ids (N,), their counts (M,)."""
-        items, g = self._pick(step)
+        """(iii) Speech and its text: mels (M, F, n_mels), frames (M,), text ids (N,), their counts (M,).
+
+        Every fourth batch is of sentences to repeat: a word is to be known whatever stands beside it.
+        """
+        items, g = self._pick(step, "Repeat" if step % 4 == 3 else "AQAA")
         asked = [e for item in items for e in item.exchanges]
         heard = [augment(mel, g) for e in asked for mel in e.question_mels[:1]]
         texts = [torch.tensor(self.vocabulary.encode(e.question)) for e in asked]
@@ -87,7 +94,7 @@ class Curriculum:
         """(v) One task per batch, drawn by the config's shares."""
         shares, g = self.config.shares, torch.Generator().manual_seed(104729 * self.seed + step)
         task = list(shares)[int(torch.multinomial(torch.tensor(list(shares.values())), 1, generator=g))]
-        items, g = self._pick(step, "TTS" if task in ("TTS", "Repeat") else "AQAA")
+        items, g = self._pick(step, "Repeat" if task in ("TTS", "Repeat") else "AQAA")
         if task == "QA":
             return collate([self.spelled(item, g) for item in items])
         change = lambda mel: augment(mel, g)  # noqa: E731
@@ -102,11 +109,15 @@ class Curriculum:
 
 
 def drawl(ids: Sequence[int], gap: int, g: torch.Generator, pace: float = 1.0) -> list[int]:
-    """Text ids as CTC would place them: held for 1 to 4 places, 0 to 6 gaps between; close together at pace 0."""
-    out = []
-    hold, pause = (7 * pace * torch.rand(2, len(ids), generator=g) ** 3).int().tolist()
-    for token, more, gaps in zip(ids, hold, pause, strict=True):
-        out += [token] * (1 + more // 2) + [gap] * gaps
+    """Text ids as CTC may place them: each takes 1 to 12 places, 4 on average, one at pace 0.
+
+    Some ears hold a word until the next one comes, others name it once and wait; each dialogue draws its own habit.
+    """
+    out, habit = [], float(torch.rand(1, generator=g))
+    more = (12 * pace * torch.rand(len(ids), generator=g) ** 2.5).int().tolist()
+    for token, places in zip(ids, more, strict=True):
+        held = round(habit * places)
+        out += [token] * (1 + held) + [gap] * (places - held)
     return out
 
 
@@ -115,7 +126,7 @@ def exact(model: Backbone, dialogues: Sequence[Dialogue], batch: int = 16) -> fl
     """Share of answers whose text is right token for token, the right past given (cheap; for dev curves)."""
     right = 0
     for i in range(0, len(dialogues), batch):
-        b = collate(dialogues[i : i + batch])
+        b = collate(dialogues[i : i + batch]).to(model.device)
         guess, label = model(b)[0][:, :-1].argmax(-1), b.labels[:, 1:]
         heard = (label < model.vocabulary.audio0) & (label != IGNORE)
         right += int(((guess == label) | ~heard).all(1).sum())
@@ -139,22 +150,33 @@ def pretrain(
     """
     torch.manual_seed(seed)
     model = Backbone(config, train_vocabulary(items, config))
+    model.speech = items[0].speech
     course = Curriculum(items, model.vocabulary, config, seed)
     options = dict(seed=seed, evaluate_every=evaluate_every, bfloat16=True)
     plan = _control(model, course, dev, options) if without_question else _steps(model, course, dev, options)
     done = {name: path.with_name(f"{path.stem}.{name}.safetensors") for name in plan}
+    run = dict(steps=list(plan), seed=seed, items=len(items), speech=model.speech, **asdict(config))
+    run = json.loads(json.dumps(run))
     traces: dict[str, Trace] = {}
-    for name, run in plan.items():
+    for name, step in plan.items():
         if done[name].exists():
-            model.load_state_dict(Backbone.load(done[name]).state_dict())
-            traces[name] = Trace(**load_checkpoint(done[name])[1]["trace"])
+            traces[name] = _take_up(model, done[name], run)
         else:
-            traces[name] = run(done[name])
-            model.save(done[name], half=False, trace=traces[name])
+            traces[name] = step(done[name])
+            model.save(done[name], half=False, trace=traces[name], run=run)
     model.save(path, traces={name: vars(trace) for name, trace in traces.items()})
     for part in done.values():
         part.unlink()
     return model.eval(), traces
+
+
+def _take_up(model: Backbone, path: Path, run: dict) -> Trace:
+    """A step that was finished before the interruption."""
+    meta = load_checkpoint(path)[1]
+    if meta.get("run") != run:
+        raise ValueError(f"{path}: is a step of another run; delete it to start anew")
+    model.load_state_dict(Backbone.load(path).state_dict())
+    return Trace(**meta["trace"])
 
 
 Run = Callable[[Path], Trace]

@@ -37,12 +37,13 @@ class Exchange:
 class Item:
     """A sample ready for the model: exchanges in order, the last one is to be answered.
 
-    ``task`` is the sample's own: a sentence to read (TTS) has no question to hear.
+    ``task`` is the sample's own; under Repeat the question says the words of the answer.
     """
 
     id: str
     task: str
     exchanges: list[Exchange]
+    speech: str = ""  # whose codes these are: ``SpeechTokenizer.identity``
 
     @property
     def length(self) -> int:
@@ -66,13 +67,12 @@ def prepare(
     samples: Sequence[Sample], speech_tokenizer: SpeechTokenizer, config: BackboneConfig
 ) -> list[Item]:
     """Compute once what every batch needs: mels of all that is heard, codes of all that is said."""
-    progress = Progress("features", len(samples))
+    progress, speech = Progress("features", len(samples)), speech_tokenizer.identity
     items = []
     for i, sample in enumerate(samples):
         turns = [*sample.history, vars(sample)]
-        items.append(
-            Item(sample.id, sample.task, [_exchange(turn, speech_tokenizer, config) for turn in turns])
-        )
+        exchanges = [_exchange(turn, speech_tokenizer, config) for turn in turns]
+        items.append(Item(sample.id, sample.task, exchanges, speech))
         progress.update(i + 1)
     return items
 
@@ -111,8 +111,8 @@ def converse(
         for earlier in item.exchanges[:-1]:
             dialogue.hear(*heard(earlier.question_mels)).say(earlier.answer, earlier.codes)
         dialogue.hear(*heard(last.question_mels))
-    elif task == "Repeat":
-        dialogue.hear(*heard(last.answer_mels))
+    elif task == "Repeat":  # what somebody said for it, or else the answer itself
+        dialogue.hear(*heard(last.question_mels if item.task == "Repeat" else last.answer_mels))
     elif task == "TTS":
         dialogue.read(last.answer)
     else:

@@ -28,7 +28,7 @@ from a2lite.config import PROFILES
 from a2lite.course.figures import forget, write_json
 from a2lite.course.page import write_page
 
-LIMIT_MINUTES = {"tiny": 5.0, "laptop": 60.0, "a100": 7 * 24 * 60.0}  # per notebook
+LIMIT_MINUTES = {"tiny": 5.0, "laptop": 80.0, "a100": 7 * 24 * 60.0}  # per notebook
 
 
 @dataclass

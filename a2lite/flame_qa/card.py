@@ -72,7 +72,7 @@ def keyword_spotting(train: Samples, test: Samples, keywords: int | None) -> Acc
     emotions = sorted(set(train.column("emotion")))
     seen = {emotion: Counter() for emotion in emotions}
     for text, emotion in zip(dialogues(train), train.column("emotion")):
-        seen[emotion].update(set(words(text)))
+        seen[emotion].update(sorted(set(words(text))))  # sorted: ties fall the same way in every run
     total = sum(seen.values(), Counter())
     if keywords is not None:
         told = {e: sorted(seen[e], key=lambda w, e=e: -seen[e][w] ** 2 / total[w])[:keywords] for e in emotions}

@@ -82,8 +82,8 @@ def _motion_faults(sample: Sample) -> Iterator[str]:
 def validate(path: str | Path) -> list[str]:
     """Every fault of every sample in a Parquet file or in the files of a folder, a line each; empty if sound.
 
-    Also finds samples that ask the same question in the same recording in two splits (of training sentences to
-    read: the same answer). FileNotFoundError where no Parquet file lies; ValueError for a foreign schema.
+    Also finds samples that ask the same question in the same recording in two splits. FileNotFoundError where no
+    Parquet file lies; ValueError for a foreign schema.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.glob("*.parquet"))

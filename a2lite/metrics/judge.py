@@ -53,10 +53,15 @@ class Judge:
         return emotion_features(self.vertices(motion), self.landmarks, self.upper_face, self.neutral)
 
     def __call__(self, predicted: Sequence[Tensor], true: Sequence[Tensor], emotions: Sequence[str]) -> Verdict:
-        """Predicted and true motion of the same answers, (T, 58) each (the longer is cut), and their emotions."""
+        """Predicted and true motion of the same answers, (T, 58) each, and their emotions.
+
+        The longer is cut; ValueError where they differ by more than a motion token, 5 frames.
+        """
         rows, seen = [], []
-        for p, t in zip(predicted, true):
+        for p, t in zip(predicted, true, strict=True):
             length = min(len(p), len(t))
+            if max(len(p), len(t)) - length > 5:
+                raise ValueError(f"{len(p)} predicted frames for {len(t)} true ones: expected faces of the same answer")
             moved = self.vertices(p[:length])
             rows.append(motion_metrics(
                 moved, self.vertices(t[:length]), self.landmarks, self.upper_face, self.neutral

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from a2lite.config import MotionConfig, RVQConfig
+from a2lite.fit import fingerprint
 from a2lite.rvq.loss import Geometry, squared_norm, weights
 from a2lite.rvq.quantizer import ResidualQuantizer
 
@@ -107,6 +108,11 @@ class MotionRVQ(nn.Module):
         self.quantizer = ResidualQuantizer(config)
         self.register_buffer("mean", torch.zeros(motion.dim))
         self.register_buffer("std", torch.ones(motion.dim))
+
+    @property
+    def identity(self) -> str:
+        """Tells it from other motion tokenizers (``fit.fingerprint``)."""
+        return fingerprint(next(self.encoder.parameters()))
 
     @classmethod
     def from_statistics(cls, config: RVQConfig, mean: Tensor, std: Tensor) -> MotionRVQ:

@@ -52,7 +52,7 @@ def train(
     The paper's epochs (App. B) unless ``config.lite_steps`` says otherwise. ``config.batch`` is shared out among
     the processes of ``accelerate launch``. Without a ``geometry``, Eq. 8 alone.
     """
-    processes = PartialState()
+    processes = PartialState(cpu=True)  # small enough for it
     torch.manual_seed(seed)
     model = MotionRVQ.from_motions(config, motions)
     crops = Crops(motions, config.crop, config.batch // processes.num_processes, seed)

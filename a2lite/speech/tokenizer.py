@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from a2lite.audio import HOP, log_mel, mel_filters
 from a2lite.config import SpeechConfig
+from a2lite.fit import fingerprint
 from a2lite.rvq.model import Cache
 from a2lite.speech.inversion import SpectrogramInversion
 from a2lite.speech.layers import FSQ, Decoder, Encoder
@@ -43,6 +44,11 @@ class SpeechTokenizer(nn.Module):
         self.decoder = Decoder(len(config.levels), config.width, config.window // 2 + 1)
         self.register_buffer("mel_scale", torch.tensor([0.0, 1.0]))  # mean and deviation, set by ``train``
         self.register_buffer("spectrum_scale", torch.tensor([0.0, 1.0]))
+
+    @property
+    def identity(self) -> str:
+        """Tells it from other speech tokenizers (``fit.fingerprint``)."""
+        return fingerprint(next(self.encoder.parameters()))
 
     def log_mel(self, wave: Tensor) -> Tensor:
         """(B, samples) to (B, samples // 160, n_mels): what the encoder sees."""

@@ -35,6 +35,8 @@ Written by `python -m a2lite.world` in schema version {version} of `a2lite.flame
 - `<split>-*.parquet`: {count} samples, the first of every split of the laptop set, so that tiny runs see every kind.
 - `questions/*.wav`: questions ready to ask, in voices that no training sample has. Two differ in the emotion only:
   the words and the sound of the right answer are the same, the face is not.
+- `train_read` is no dialogue: one of the asking voices says a few neutral sentences, the avatar says them again. The
+  topics occur in them, the words that carry an emotion do not; what test_combination holds out are dialogues.
 
 | file | question | right answer | face |
 |---|---|---|---|
@@ -47,8 +49,8 @@ Written by `python -m a2lite.world` in schema version {version} of `a2lite.flame
 ## The set that `laptop` generates
 
 One (topic, emotion) pair per topic is held out, so the words of an ambiguous answer leave five emotions: chance is
-1/5 (and 0 on test_combination, whose pairs training never shows). Intervals are Wilson's, 95 %. A retriever and
-keyword spotting get the *true words* asked, not the sound. "emotion heard" is a classifier on the sound of the answer.
+1/5 (and 0 on test_combination, whose pairs no dialogue in training shows). Intervals are Wilson's, 95 %. A retriever
+and keyword spotting get the *true words* asked, not the sound. "emotion heard" is a classifier on the answer's sound.
 
 {card}
 """

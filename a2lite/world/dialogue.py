@@ -46,7 +46,7 @@ class Plan:
     style: str
     high_dynamic: bool
     gesture: str
-    turns: tuple[str, ...]  # questions, the last one asked last; none for a sentence that is read
+    turns: tuple[str, ...]  # what is asked, the last one last; the sentence itself where it is to be repeated
     question_voice: str
     question_rate: int
     question_pitch: int
@@ -85,7 +85,7 @@ def plan(config: WorldConfig, split: str, index: int, emotion: str | None = None
     emotion = emotion or dealt
     paraphrase, variant = draw.integers(1 << 16, size=2)
     voices = HELD_OUT_QUESTION_VOICES if split == "test_voice" else QUESTION_VOICES
-    voice, rate, pitch = voices[draw.integers(len(voices))], draw.uniform(0.9, 1.15), draw.integers(-10, 11)
+    voice, rate, pitch = _asker(draw, voices)
     avatar, prosody = _avatar(draw, split, emotion if domain.style(closing) == "plain" else "neutral")
     two_turns = draw.random() < config.two_turns
     contexts = (domain.HELD_OUT_CONTEXTS if split == "test_paraphrase" else domain.CONTEXTS)[emotion]
@@ -99,7 +99,7 @@ def plan(config: WorldConfig, split: str, index: int, emotion: str | None = None
         seed=config.seed, split=split, index=index, task="AQAA", topic=topic, emotion=emotion,
         style=domain.style(closing), high_dynamic=bool(gesture), gesture=gesture,
         turns=(context, domain.CLOSINGS[closing]) if two_turns else (f"{context} {domain.CLOSINGS[closing]}",),
-        question_voice=voice, question_rate=round(160 * rate), question_pitch=int(50 + pitch),
+        question_voice=voice, question_rate=rate, question_pitch=pitch,
         answer_text=text, avatar_voice=avatar, prosody=prosody,
     )  # fmt: skip
 
@@ -116,6 +116,12 @@ def _deal(config: WorldConfig, split: str, index: int) -> tuple[str, str, str]:
     return *pairs[pair], deck[(round_ + 5 * pair) % len(deck)]
 
 
+def _asker(draw: np.random.Generator, voices: tuple[str, ...]) -> tuple[str, int, int]:
+    """Who asks: a voice, its words per minute and its pitch."""
+    voice, rate, pitch = voices[draw.integers(len(voices))], draw.uniform(0.9, 1.15), draw.integers(-10, 11)
+    return voice, round(160 * rate), int(50 + pitch)
+
+
 def _avatar(draw: np.random.Generator, split: str, emotion: str) -> tuple[str, tuple[int, int, int]]:
     """The avatar's voice and prosody; the draws are the same whatever the emotion."""
     voice = str(draw.choice(list(AVATAR_VOICES), p=list(AVATAR_VOICES.values())))
@@ -125,15 +131,22 @@ def _avatar(draw: np.random.Generator, split: str, emotion: str) -> tuple[str, t
 
 
 def _reading(config: WorldConfig, index: int, draw: np.random.Generator) -> Plan:
-    """A sentence to read aloud with a neutral face: material for the tasks TTS and Repeat."""
+    """One to three sentences that somebody says and the avatar repeats with a neutral face: Repeat, TTS and ASR."""
+    count = 1 + int(draw.choice(len(domain.READ_LENGTHS), p=domain.READ_LENGTHS))
+    text = " ".join(_sentence(draw) for _ in range(count))
+    asked, rate, pitch = _asker(draw, QUESTION_VOICES)
+    voice, prosody = _avatar(draw, "train_read", "neutral")
+    return Plan(
+        seed=config.seed, split="train_read", index=index, task="Repeat", topic="", emotion="neutral", style="plain",
+        high_dynamic=False, gesture="", turns=(text,), question_voice=asked, question_rate=rate,
+        question_pitch=pitch, answer_text=text, avatar_voice=voice, prosody=prosody,
+    )  # fmt: skip
+
+
+def _sentence(draw: np.random.Generator) -> str:
     words = {kind: draw.permutation(choices).tolist() for kind, choices in domain.READ_WORDS.items()}
     text = domain.READ_SENTENCES[draw.integers(len(domain.READ_SENTENCES))]
     while "{" in text:
         kind = text[text.index("{") + 1 : text.index("}")]
         text = text.replace("{" + kind + "}", words[kind].pop(), 1)
-    voice, prosody = _avatar(draw, "train_read", "neutral")
-    return Plan(
-        seed=config.seed, split="train_read", index=index, task="TTS", topic="", emotion="neutral", style="plain",
-        high_dynamic=False, gesture="", turns=(), question_voice="", question_rate=0, question_pitch=0,
-        answer_text=text[0].upper() + text[1:], avatar_voice=voice, prosody=prosody,
-    )  # fmt: skip
+    return text[0].upper() + text[1:]

@@ -247,26 +247,53 @@ HELD_OUT_AMBIGUOUS_ANSWERS = {
 
 TURN_ONE_ANSWER = "I see, go on."  # what the avatar says after the first turn of a two-turn sample
 
-# Sentences to read aloud (tasks TTS and Repeat): many words, so that every phoneme meets many neighbours.
+# Sentences to repeat or to read aloud, with a neutral face: many words in many orders, so that every phoneme meets
+# many neighbours and every topic many contexts. None of them carries an emotion.
 READ_SENTENCES = (
     "The {adjective} {noun} {verb} the {adjective} {noun}.",
-    "{verb_ing} a {noun} is {adjective} work for a {noun}.",
+    "{verb_ing} a {topic} is {adjective} work for a {noun}.",
     "Some {noun}s {verb} {number} {adjective} {noun}s {when}.",
-    "Is the {noun} as {adjective} as a {noun}?",
+    "Is the {noun} as {adjective} as a {topic}?",
     "{when} her {noun} {verb} {number} {noun}s.",
+    "My {topic} {verb} your {noun} {place}.",
+    "Nobody said that the {topic} was {adjective}.",
+    "Who {verb} the {topic} {place}?",
+    "There were {number} {noun}s {place}, and one {adjective} {topic}.",
+    "We were {verb_ing} the {noun} when the {topic} {verb} it.",
+    "This {topic} is more {adjective} than our {noun}.",
+    "She {verb} the {noun} {place} {when}.",
+    "If you see a {topic}, think of {number} {noun}s.",
+    "He keeps {verb_ing} that {topic} {when}.",
+    "A {noun} without a {noun} is like a {topic} {place}.",
+    "Bring me the {adjective} {noun}, not the {topic}.",
 )
+READ_LENGTHS = (0.5, 0.3, 0.2)  # how often one, two and three sentences are read in a row
 READ_WORDS = {
+    "topic": TOPICS,
     "adjective": "huge tiny clever brave yellow purple rough smooth quiet noisy heavy thin joyful strange warm "
-    "frozen sharp polite hungry modern early jolly vague thick pure loyal awful mighty".split(),
+    "frozen sharp polite hungry modern early jolly vague thick pure loyal awful mighty broken golden narrow "
+    "wooden honest curious empty square silver gentle useful ancient bitter crooked dusty famous muddy royal "
+    "shiny sleepy sour sticky sudden tall ugly usual violet wise young blue cheap deep fresh round soft".split(),
     "noun": "baby mother fisher sailor judge pilot farmer village window mountain river shoe pocket bottle "
-    "feather hammer jacket carpet potato valley bridge mirror thumb whistle garage treasure youth goose".split(),
+    "feather hammer jacket carpet potato valley bridge mirror thumb whistle garage treasure youth turkey "
+    "apple bucket candle dragon engine finger giant horse island jungle kitchen lemon market needle orange "
+    "pencil queen rabbit saddle tiger uniform vase wagon yard zebra anchor basket cookie doctor eagle flower "
+    "guitar hotel idea jewel ladder magnet neighbour owl parrot rocket shadow teacher uncle visitor wheel "
+    "brother cloud drum field ghost knee lamp moon nurse pear ship town voice wolf chain joke toy".split(),
     "verb": "moved washed pushed chewed measured followed bothered joined voted cooked covered grabbed thanked "
-    "visited borrowed fixed pulled bathed".split(),
+    "visited borrowed fixed pulled bathed carried counted opened painted remembered touched watched believed "
+    "changed dropped expected found guarded helped kept liked managed noticed ordered praised raised shook "
+    "sold threw used wanted weighed lost".split(),
     "verb_ing": "moving washing pushing chewing measuring following bothering joining cooking covering pulling "
-    "bathing borrowing".split(),
-    "number": "two three four five six seven eight nine twelve forty".split(),
-    "when": ["this morning", "last Thursday", "every July", "usually", "before noon", "all the year", "at five"],
-}
+    "bathing borrowing carrying counting opening painting touching watching changing dropping finding guarding "
+    "helping hugging lifting noticing ordering polishing raising selling throwing using weighing".split(),
+    "number": "two three four five six seven eight nine ten twelve forty fifty".split(),
+    "when": ["this morning", "last Thursday", "every July", "usually", "before noon", "all the year", "at five",
+             "after lunch", "tomorrow", "on Sunday", "once a week", "in August"],
+    "place": ["under the table", "behind the house", "at the beach", "near the church", "in the garden",
+              "on the roof", "beside the road", "across the street", "inside the cave", "above the water",
+              "between the trees", "around the corner"],
+}  # fmt: skip
 
 
 def held_out_combination(topic: str) -> str:

@@ -5,6 +5,14 @@ Stands in for FLAME-QA's pipeline (Sec. 4, App. A); notebook 02. Needs espeak-ng
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +50,8 @@ def realise(plan: Plan, config: WorldConfig) -> Sample:
     return Sample(
         id=plan.id, split=plan.split, task=plan.task, topic=plan.topic, emotion=plan.emotion, style=plan.style,
         high_dynamic=plan.high_dynamic, gesture=plan.gesture,
-        question_text=plan.turns[-1] if plan.turns else plan.answer_text, question_voice=plan.question_voice,
-        question_audio=questions[-1] if questions else np.zeros(0, np.float32),
+        question_text=plan.turns[-1], question_voice=plan.question_voice,
+        question_audio=questions[-1],
         answer_text=plan.answer_text, avatar_voice=plan.avatar_voice, answer_audio=wave,
         motion=perform(wave, phonemes, plan.emotion, plan.gesture, plan.generator(1), config),
         history=history, phonemes=phonemes,
@@ -74,25 +82,67 @@ def sixteen_bit(wave: np.ndarray) -> np.ndarray:
 def generate(config: Config, split: str, folder: Path | None = None, count: int | None = None) -> Path:
     """Write ``split`` as Parquet shards into ``folder`` (that of the profile by default); returns the folder.
 
-    ``count`` defaults to the profile's. A shard that is there is kept, so an interrupted run goes on where it
-    stopped; delete the folder to start anew, as after a change of the seed.
+    ``count`` defaults to the profile's; several shards are made on several cores. A shard that is there is kept, so
+    an interrupted run goes on where it stopped; delete the folder to start anew, as after a change of the seed.
+    ValueError for an unknown split, or where files of another count lie.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     folder = folder or samples_folder(config.profile)
-    world = config.world
-    count = count or getattr(world, "test" if split.startswith("test") else split)
-    shards = -(-count // SHARD)
-    progress = Progress(f"world {split}", count)
-    for shard in range(shards):
-        path = folder / shard_name(split, shard, shards)
-        wanted = range(shard * SHARD, min(count, (shard + 1) * SHARD))
-        if path.exists():
-            progress.update(wanted[-1] + 1)
-            continue
-        samples = []
-        for index in wanted:
-            samples.append(sample(world, split, index))
-            progress.update(index + 1)
-        save_samples(samples, path)
+    count = count or getattr(config.world, "test" if split.startswith("test") else split)
+    shards = [(start, min(count, start + SHARD)) for start in range(0, count, SHARD)]
+    names = {shard_name(split, number, len(shards)) for number in range(len(shards))}
+    foreign = sorted(path.name for path in folder.glob(f"{split}-*.parquet") if path.name not in names)
+    if foreign:
+        raise ValueError(f"{folder / foreign[0]}: is of a {split} of another size; delete it to generate this one")
+    missing = [
+        (str(path), *shards[number])
+        for number in range(len(shards))
+        if not (path := folder / shard_name(split, number, len(shards))).exists()
+    ]
+    progress, world = Progress(f"world {split}", count), asdict(config.world)
+    alone = (index for shard in missing for index in write_shard(world, split, *shard))
+    already = count - sum(stop - start for _, start, stop in missing)
+    for done, _ in enumerate(_share_out(world, split, missing) if len(missing) > 1 else alone, already + 1):
+        progress.update(done)
     return folder
+
+
+def write_shard(world: dict, split: str, path: str, start: int, stop: int) -> Iterator[int]:
+    """One file with the samples ``start`` to ``stop`` of a split, whose indices are given one by one when made.
+
+    ``world`` holds the fields of a ``WorldConfig``.
+    """
+    samples = []
+    for index in range(start, stop):
+        samples.append(sample(WorldConfig(**world), split, index))
+        yield index
+    save_samples(samples, path)
+
+
+def _share_out(world: dict, split: str, shards: list[tuple]) -> Iterator[str]:
+    """A process for each core, since espeak-ng keeps its state per process; gives a line for each sample made."""
+    code = "import json, sys; from a2lite.world.generation import write_shard; *job, part = json.load(sys.stdin)\n"
+    code += "for shard in part:\n for index in write_shard(*job, *shard): print(index, flush=True)"
+    cores = min(os.cpu_count() or 1, len(shards))
+    with tempfile.TemporaryFile("w+") as errors:
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+        workers = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(cores)]
+        try:
+            for core, worker in enumerate(workers):
+                worker.stdin.write(json.dumps([world, split, shards[core::cores]]))
+                worker.stdin.close()
+            for lines in zip_longest(*(worker.stdout for worker in workers)):
+                yield from filter(None, lines)
+                if None in lines and any(worker.poll() for worker in workers):
+                    break  # one has failed; do not wait for the others
+            else:
+                [worker.wait() for worker in workers]
+            if any(worker.poll() for worker in workers):
+                errors.seek(0)
+                last = " ".join(errors.read().strip().splitlines()[-1:])
+                raise RuntimeError(f"world {split}: a process failed ({last}); what is written is kept")
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
