@@ -172,7 +172,7 @@ def test_ragged_batch_hears_what_each_hears_alone(pool_first, vocabulary):
 
 
 def test_encoder_equals_transformers_qwen2_audio():
-    c = replace(CONFIG, encoder_local=0, encoder_pool_first=False)  # the published form
+    c = replace(CONFIG, encoder_local=0, encoder_window=0, encoder_pool_first=False)  # the published form
     published = Encoder(c).eval()
     other = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(
         num_mel_bins=c.n_mels, d_model=c.encoder_width, encoder_layers=c.encoder_layers, max_source_positions=50,
