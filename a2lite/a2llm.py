@@ -89,7 +89,8 @@ class A2LLM(nn.Module):
         self.config, self.lora = config, lora
         self.backbone = backbone.requires_grad_(False)
         self.rvq = rvq.requires_grad_(False)
-        self.connector = MotionConnector(config.connector, config.rvq, config.backbone.hidden)
+        codebooks = rvq.quantizer.codebooks
+        self.connector = MotionConnector(config.connector, config.rvq, config.backbone.hidden, codebooks)
         if lora:
             c = config.lora
             adapter = LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=list(c.targets))
@@ -117,9 +118,9 @@ class A2LLM(nn.Module):
         )
 
     def hidden(self, sequence: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, L, V), and H of the answers' audio tokens (B, T, d), each T brought to a multiple of G."""
+        """Logits (N, V) of ``Backbone.labelled``, and H of the answers' audio tokens (B, T, d), T a multiple of G."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.lora):
-            logits, states = self.backbone(sequence)
+            logits, states = self.backbone.labelled(sequence)
             tail = self.config.backbone.tail
             rows = [align_tail(h, self.rvq.config.group, tail) for h in self.backbone.audio_hidden(sequence, states)]
         return logits, nn.utils.rnn.pad_sequence(rows, True)
@@ -157,8 +158,8 @@ class A2LLM(nn.Module):
 
     @torch.no_grad()
     def motion(self, codes: Tensor) -> Tensor:
-        """Codes (B, N, N_q) -> motion (B, N G, 58), with as many levels as ``config.connector.decode_levels``."""
-        return self.rvq.decode(codes, levels=self.config.connector.decode_levels)
+        """Codes (B, N, N_q) -> motion (B, N G, 58)."""
+        return self.rvq.decode(codes)
 
     # ---- checkpoints: LoRA and connector, and on which base they stand
 
@@ -169,7 +170,7 @@ class A2LLM(nn.Module):
     def save(self, path: Path, **meta) -> None:
         """LoRA and connector in one safetensors file (fp16), with the identity of the backbone they belong to."""
         lora = asdict(self.config.lora) if self.lora else None
-        names = dict(base=self.backbone.identity, codes=self.rvq.identity, lora=lora)
+        names = dict(base=self.backbone.identity, reading=self.backbone.reading, codes=self.rvq.identity, lora=lora)
         save_checkpoint(path, self.state(), self.config.connector, **names, **meta)
 
     @classmethod
@@ -180,10 +181,18 @@ class A2LLM(nn.Module):
             raise ValueError(f"{path}: is no A2-LLM checkpoint; expected one written by A2LLM.save")
         if meta["base"] != backbone.identity:
             raise ValueError(f"{path}: was trained on another backbone ({meta['base']}); load that one, or retrain it")
+        if meta["reading"] != backbone.reading:
+            raise ValueError(f"{path}: H was read otherwise ({meta['reading']}); configure it so, or retrain it")
         if meta["codes"] != rvq.identity:
             raise ValueError(f"{path}: was trained on another rvq.safetensors; load that one, or retrain it")
         lora = dict(meta["lora"], targets=tuple(meta["lora"]["targets"])) if meta["lora"] else {}
-        config = config.override(connector=meta["config"], lora=lora)
+        connector = dict(meta["config"], sharpness=config.connector.sharpness)  # decides how to choose, is not learned
+        try:
+            config = config.override(connector=connector, lora=lora)
+        except ValueError:  # fields that this version does not know
+            raise ValueError(
+                f"{path}: is of another version of the connector; restore data_samples/ or retrain it"
+            ) from None
         model = cls(config, backbone, rvq, lora=bool(lora))
         own = model.state()
         if set(own) != set(state):

@@ -109,7 +109,7 @@ _SYSTEM = {  # AQAA and ASR as Step-Audio-2-mini was trained; the other two it l
     "TTS": "Read this text aloud.",
     "ASR": "请记录下你所听到的语音内容。",  # write down what you hear
 }
-_SHARES = {"AQAA": 0.5, "ASR": 0.1, "QA": 0.1, "Repeat": 0.15, "TTS": 0.15}  # QA: in writing
+_SHARES = {"AQAA": 0.45, "ASR": 0.1, "QA": 0.05, "Repeat": 0.2, "TTS": 0.2}  # QA: in writing
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ class BackboneConfig:
     text_vocab: int = 151643  # BPE size; the lite tokenizer is trained on the synthetic world's texts
     audio_codes: int = 6561
     hidden_state: str = "at"  # open, which H_t: the state "at" the audio token, or the one "before", that predicts it
+    hidden_layer: int | None = None  # open, which H_t: after layer k of several; None, after the last and its norm
     tail: str = "repeat"  # open, a speech length that is no multiple of G: "repeat" the last H, or "drop" the tail
     text_weight: float = 1.0  # weight of text positions in L_seq; Eq. 6 has none
     lite_text_weight: float | None = None
@@ -169,7 +170,7 @@ class ConnectorConfig:
     memory_dropout: float = 0.1  # open: a segment's history replaced by the learned memory of the first
     code_replacement: float = 0.15  # open: deep codes of the history replaced at random
     heads_kind: str = "parallel"  # Sec. 5.2: N_q heads side by side; "depth" conditions each level on the last
-    decode_levels: int | None = None  # None decodes all N_q levels (Sec. 5.2)
+    sharpness: float | None = None  # open: None, each level's likeliest code; s, those of softmax(s x logits)'s mean
 
 
 @dataclass(frozen=True)
@@ -238,11 +239,11 @@ _LAPTOP: dict[str, dict[str, Any]] = {
         n_mels=80, encoder_width=256, encoder_layers=2, encoder_heads=4, encoder_local=15,
         encoder_pool_first=True, encoder_window=12, adapter_width=256,
         hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, tie_embeddings=True,
-        max_positions=2048,
-        text_vocab=1800, audio_codes=1000, lite_text_weight=4.0, text_steps=540, voice_steps=850,
-        ctc_steps=1000, settling_steps=250, speech_steps=1000, max_new_tokens=600,
+        max_positions=2048, hidden_layer=3,
+        text_vocab=2400, audio_codes=1000, lite_text_weight=4.0, text_steps=540, voice_steps=850,
+        ctc_steps=1000, settling_steps=250, speech_steps=1300, max_new_tokens=600,
     ),
-    "connector": dict(width=192, layers=3, heads=6, feedforward=576, decode_levels=2),
+    "connector": dict(width=192, layers=3, heads=6, feedforward=576, sharpness=2.0),
     "lora": dict(rank=16, alpha=16),
     "training": dict(lite_lora_lr=1e-3, lite_connector_lr=1e-3, batch=16, stage1_steps=300, stage2_steps=500,
                      stage3_steps=40),
@@ -263,8 +264,8 @@ _NANO: dict[str, dict[str, Any]] = {
     "speech": dict(n_mels=40, levels=(4, 4, 4), width=32, batch=4, crop=8, steps=5),
     "backbone": dict(
         n_mels=40, encoder_width=32, encoder_layers=1, encoder_heads=2, adapter_width=32, hidden=32, layers=2,
-        heads=2, kv_heads=1, intermediate=64, max_positions=512, text_vocab=300, audio_codes=64, text_steps=2,
-        voice_steps=2, ctc_steps=2, settling_steps=2, speech_steps=2, batch=2, max_new_tokens=100,
+        heads=2, kv_heads=1, intermediate=64, max_positions=512, text_vocab=300, audio_codes=64, hidden_layer=1,
+        text_steps=2, voice_steps=2, ctc_steps=2, settling_steps=2, speech_steps=2, batch=2, max_new_tokens=100,
     ),
     "connector": dict(width=32, layers=1, heads=2, feedforward=64),
     "lora": dict(rank=4, alpha=4),

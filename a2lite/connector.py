@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from a2lite.config import ConnectorConfig, RVQConfig
+from a2lite.rvq.quantizer import residual_codes
 
 
 class CrossAttentionLayer(nn.Module):
@@ -55,12 +56,18 @@ class MotionConnector(nn.Module):
     """H (B, T, d) at 25 Hz and the motion codes so far -> logits over N_q x K codes at 5 Hz (Eq. 2, Sec. 5.2).
 
     ``hidden`` is d, the width of the language model. At the paper's sizes it has 0.12 B parameters (Sec. 6.2).
+    ``codebooks`` (N_q, K, d_z) are the motion tokenizer's, which ``config.sharpness`` needs.
     """
 
-    def __init__(self, config: ConnectorConfig, rvq: RVQConfig, hidden: int):
+    def __init__(self, config: ConnectorConfig, rvq: RVQConfig, hidden: int, codebooks: Tensor | None = None):
         super().__init__()
         if config.heads_kind not in ("parallel", "depth"):
             raise ValueError(f"heads_kind {config.heads_kind!r}: expected 'parallel' or 'depth'")
+        if config.sharpness is not None and config.heads_kind == "depth":
+            raise ValueError(f"sharpness {config.sharpness} with heads_kind 'depth': expected None, or parallel heads")
+        if config.sharpness is not None and codebooks is None:
+            raise ValueError(f"sharpness {config.sharpness}: expected codebooks, the tokenizer's (rvq.quantizer)")
+        self.register_buffer("codebooks", None if codebooks is None else codebooks.detach(), persistent=False)
         self.config, self.group, self.quantizers, self.codes = config, rvq.group, rvq.quantizers, rvq.codes
         width, longest = config.width, max(config.segments)
         self.downsample = nn.Conv1d(hidden, hidden, rvq.group, rvq.group)
@@ -163,6 +170,17 @@ class MotionConnector(nn.Module):
 
     # ---- inference: segment by segment, the model's own history
 
+    def choose(self, logits: Tensor) -> Tensor:
+        """Logits (..., N_q, K) -> codes (..., N_q): each level's likeliest, or with ``config.sharpness`` s those of
+        the mean latent, the sum over levels of sum_k softmax(s logits)_k e_k.
+
+        The paper is silent; the second is ours. Levels that are chosen apart do not fit each other, their mean does.
+        """
+        if self.config.sharpness is None:
+            return logits.argmax(-1)
+        chances = (self.config.sharpness * logits).softmax(-1)
+        return residual_codes(torch.einsum("...lk,lkd->...d", chances, self.codebooks), self.codebooks)
+
     @torch.no_grad()
     def step(self, hidden: Tensor, previous: Tensor | None, absent: Tensor | None = None) -> Tensor:
         """One segment, greedy: H (B, n G, d) and the previous segment's codes (B, m, N_q) or None -> (B, n, N_q).
@@ -172,7 +190,7 @@ class MotionConnector(nn.Module):
         queries = self.queries(hidden)
         x = self.decode(queries, self.memory(previous, len(hidden)), absent)
         if not isinstance(self.heads, DepthHeads):
-            return self.logits(x, None).argmax(-1)
+            return self.choose(self.logits(x, None))
         codes = torch.zeros(*x.shape[:2], self.quantizers, dtype=torch.long, device=x.device)
         for level in range(self.quantizers):
             codes[..., level] = self.heads.level(level, x, codes).argmax(-1)

@@ -143,10 +143,10 @@ def fit(
     """Train ``model`` for ``steps`` steps of AdamW (or of ``optimizer``) on ``loss(model, batches(step))["loss"]``.
 
     With ``path``, the whole state goes to ``<path>.resume`` at least every ``save_seconds`` and when the run is
-    interrupted; a run with the same ``path`` goes on from there, and the file is removed at the end. It trains
-    where the model's parameters are, and moves the batches there. ``factor(step)`` scales every group's rate
-    (``schedule`` by default); ``before_step(step)`` may change the model. ``bfloat16`` multiplies in that format where
-    the processor does so natively, about twice as fast; weights stay float32. Returns the ``Trace``.
+    interrupted or finished; a run with the same ``path`` goes on from there, until ``save_checkpoint`` to that path
+    removes the file. It trains where the model's parameters are, and moves the batches there. ``factor(step)`` scales
+    every group's rate (``schedule`` by default); ``before_step(step)`` may change the model. ``bfloat16`` multiplies in
+    that format where the processor does so natively, about twice as fast; weights stay float32. Returns the ``Trace``.
     """
     from accelerate import Accelerator
     from accelerate.utils import send_to_device
@@ -158,10 +158,11 @@ def fit(
     model, optimizer = accelerator.prepare(model, optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
     resume = path.with_name(path.name + ".resume") if path else None
+    keeps = resume and accelerator.is_main_process
     run = f"{name}, {steps} steps, seed {seed}"
     trace, first = Trace(), 0
     if resume and resume.exists():
-        first, rates, trace = _load_resume(resume, run, accelerator.unwrap_model(model), optimizer)
+        first, rates, trace = _load_resume(resume, run, steps, accelerator.unwrap_model(model), optimizer)
     progress, started, saved = Progress(name, steps), time.perf_counter() - trace.seconds, time.perf_counter()
     done = first
     try:
@@ -190,15 +191,15 @@ def fit(
                 trace.add(step, **evaluate(accelerator.unwrap_model(model)))
             progress.update(step + 1, **figures)
             trace.seconds = time.perf_counter() - started
-            if resume and time.perf_counter() - saved > save_seconds:
+            if keeps and time.perf_counter() - saved > save_seconds:
                 _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
                 saved = time.perf_counter()
     except KeyboardInterrupt:
-        if resume:
+        if keeps:
             _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
         raise
-    if resume:
-        resume.unlink(missing_ok=True)
+    if keeps and first < steps:  # until the caller has saved what it makes of the model
+        _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
     accelerator.unwrap_model(model).eval()
     return trace
 
@@ -221,7 +222,7 @@ def _save_resume(
     os.replace(partial, path)
 
 
-def _load_resume(path: Path, run: str, model: nn.Module, optimizer) -> tuple[int, list[float], Trace]:
+def _load_resume(path: Path, run: str, steps: int, model: nn.Module, optimizer) -> tuple[int, list[float], Trace]:
     try:
         state = torch.load(path, weights_only=True)
         other = state["run"]
@@ -232,7 +233,8 @@ def _load_resume(path: Path, run: str, model: nn.Module, optimizer) -> tuple[int
         raise ValueError(f"{path}: cannot be resumed ({type(error).__name__}); delete it to start anew") from error
     if other != run:
         raise ValueError(f"{path}: belongs to another run ({other}; wanted: {run}); delete it to start anew")
-    print(f"resumed at step {state['step']} from {path.name}")
+    finished = "; it is finished, delete the file to train anew" if state["step"] == steps else ""
+    print(f"resumed at step {state['step']} from {path.name}{finished}")
     return state["step"], state["rates"], Trace(**state["trace"])
 
 
@@ -247,7 +249,7 @@ def fingerprint(weights: Tensor) -> str:
 def save_checkpoint(
     path: Path, module: nn.Module | dict[str, Tensor], config: Any, half: bool = True, **meta: Any
 ) -> None:
-    """Write weights and buffers as safetensors, float ones in fp16 when ``half``; atomic.
+    """Write weights and buffers as safetensors, float ones in fp16 when ``half``; atomic. Ends ``fit``'s resuming.
 
     ``config`` (a dataclass section) and ``meta`` (JSON-able, a ``Trace`` too) go into the file's metadata.
     """
@@ -260,6 +262,7 @@ def save_checkpoint(
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(save(tensors, metadata=header))  # with the usual permissions, unlike save_file
     os.replace(partial, path)
+    path.with_name(path.name + ".resume").unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -95,7 +95,7 @@ class Face:
     def __init__(self, model: A2LLM):
         self.model, self.group = model, model.rvq.config.group
         self.span = model.config.connector.segment * self.group
-        self.decoder = model.rvq.stream(levels=model.config.connector.decode_levels)
+        self.decoder = model.rvq.stream()
         self.waiting: list[Tensor] = []
         self.previous: Tensor | None = None
 
@@ -296,8 +296,8 @@ def main(argv: Sequence[str]) -> int:
     save_reply(args.out, reply)
     print(reply.text if reply.summary.ended else f"{reply.text} ... (cut by the limit)")
     print("  ".join(f"{key} {value}" for key, value in _timing(reply.summary).items()))
-    levels = avatar.config.connector.decode_levels or avatar.config.rvq.quantizers
-    heads, total = avatar.config.connector.heads_kind, avatar.config.rvq.quantizers
-    print(f"motion: {heads} heads, {levels} of {total} levels decoded")
+    c = avatar.config.connector
+    chosen = "likeliest codes" if c.sharpness is None else f"codes of the mean latent (sharpness {c.sharpness:g})"
+    print(f"motion: {c.heads_kind} heads, {chosen}")
     print(f"{args.out}: answer.wav, answer.txt, motion.npz, timing.json, face.html")
     return 0

@@ -37,6 +37,11 @@ def three_stages(config: TrainingConfig, examples: Sequence[Example], affective:
     ]
 
 
+def stage_ends(stages: Sequence[Stage]) -> list[int]:
+    """The step at which each stage ends, counted over all of them; a stage of no steps has none."""
+    return list(accumulate(stage.steps for stage in stages if stage.steps))
+
+
 def optimizer_for(model: A2LLM) -> torch.optim.AdamW:
     """AdamW with the paper's two rates (Sec. 5.3): LoRA's and the connector's."""
     c = model.config.training
@@ -61,7 +66,7 @@ def train(
     With ``path`` a killed run resumes (see ``fit``). Returns one ``Trace`` over all steps.
     """
     stages = [stage for stage in stages if stage.steps]
-    ends = list(accumulate(stage.steps for stage in stages))
+    ends = stage_ends(stages)
     starts = [end - stage.steps for end, stage in zip(ends, stages)]
     optimizer = optimizer_for(model)
     batch = model.config.training.batch

@@ -7,8 +7,8 @@
 Parts: ``rvq`` (motion tokens), ``text`` (free generation: words, ends, speech, speed), ``control`` (a model that
 never hears the question), ``motion`` (faces on true audio tokens, three seeds, rivals beside). Each split holds out
 one axis (question voice, paraphrase, combination, avatar voice, answer sentence) and keeps the others as in
-training. Proportions come with Wilson's 95 % interval; a bar is held against the point estimate. How many levels are
-decoded is chosen on dev. All data is the synthetic world.
+training. Proportions come with Wilson's 95 % interval; a bar is held against the point estimate. How sharp the motion
+codes' mean is, is chosen on dev. All data is the synthetic world.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -44,12 +44,12 @@ from a2lite.realtime import Avatar
 from a2lite.rvq import load as load_rvq
 from a2lite.rvq import quality
 from a2lite.speech import load as load_speech
-from a2lite.training import Stage, predict, three_stages, train
+from a2lite.training import Stage, predict, stage_ends, three_stages, train
 from a2lite.world.domain import EMOTIONS
 
 SPLITS = ("test_voice", "test_paraphrase", "test_combination", "test_avatar", "test_sentence")
 MODELS = ("three stages", "adapter only", "audio only", "told the emotion")
-LEVELS = (None, 1, 2, 3)  # decode_levels that dev may choose from
+SHARPNESSES = (None, 1.0, 2.0, 3.0, 4.0)  # that dev may choose from
 
 
 def models(seeds: int) -> list[tuple[str, int]]:
@@ -102,8 +102,8 @@ class Chain:
     def truth(self) -> dict[str, list[Tensor]]:
         return {split: [torch.as_tensor(s.motion) for s in self.samples(split)] for split in ("dev", *SPLITS)}
 
-    def faces(self, codes: Sequence[Tensor], levels: int | None) -> list[Tensor]:
-        return [self.rvq.decode(row[None], levels)[0] for row in codes]
+    def faces(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        return [self.rvq.decode(row[None])[0] for row in codes]
 
     # ---- models
 
@@ -123,7 +123,7 @@ class Chain:
         if not lora:  # the same answers, as far as they have a face
             faces = [e for e in stages[0].examples if e.codes is not None]
             stages = [Stage("adapter only", sum(stage.steps for stage in stages), faces)]
-        model.save(path, trace=train(model, stages, path, seed=seed))
+        model.save(path, trace=train(model, stages, path, seed=seed), stage_ends=stage_ends(stages))
         return A2LLM.load(path, self.config, self.backbone(), self.rvq)
 
     def rival(self, told: bool, seed: int) -> tuple[audio_only.AudioOnly, audio_only.QuestionEmotion | None]:
@@ -131,7 +131,8 @@ class Chain:
         path = artefact_path(f"{'told' if told else 'audio'}-seed{seed}.safetensors", self.profile)
         made_for = dict(speech=self.speech.identity, codes=self.rvq.identity, train=self._spoken())
         torch.manual_seed(seed)
-        model = audio_only.AudioOnly(self.config, self.speech.codes, len(EMOTIONS) if told else 0)
+        books = self.rvq.quantizer.codebooks
+        model = audio_only.AudioOnly(self.config, self.speech.codes, books, len(EMOTIONS) if told else 0)
         ears = audio_only.QuestionEmotion(len(self.backbone().vocabulary), len(EMOTIONS)) if told else None
         both = torch.nn.ModuleList([model] + ([ears] if told else []))
         if path.exists():
@@ -163,14 +164,19 @@ class Chain:
         vocabulary = self.backbone().vocabulary
         return [torch.tensor(vocabulary.encode(text)) for text in dialogues(self.samples(split))]
 
-    def predictor(self, model: str, seed: int) -> Callable[[str], list[Tensor]]:
-        """Split -> motion codes (N, N_q) per answer, from true audio tokens and the model's own history."""
+    def predictor(self, model: str, seed: int) -> Callable[[str, float | None], list[Tensor]]:
+        """(split, sharpness) -> motion codes (N, N_q) per answer, from true audio tokens and its own history."""
         if model in ("three stages", "adapter only"):
             avatar = self.avatar(seed, lora=model == "three stages")
-            return lambda split: predict(avatar, self.examples(split))
+            return lambda split, sharpness: predict(_sharp(avatar, sharpness), self.examples(split))
         net, ears = self.rival(model == "told the emotion", seed)
         guess = lambda split: ears.eval()(self.questions(split)).argmax(-1).tolist() if ears else None  # noqa: E731
-        return lambda split: audio_only.predict(net, self.examples(split), guess(split))
+        return lambda split, sharpness: audio_only.predict(_sharp(net, sharpness), self.examples(split), guess(split))
+
+
+def _sharp(model: A2LLM | audio_only.AudioOnly, sharpness: float | None) -> A2LLM | audio_only.AudioOnly:
+    model.connector.config = replace(model.connector.config, sharpness=sharpness)
+    return model
 
 
 # ---------------------------------------------------------------- the parts
@@ -266,34 +272,36 @@ def motion(chain: Chain, seeds: int) -> dict:
     """True audio tokens, the model's own previous motion tokens: lips, liveliness, emotion; rivals beside."""
     out: dict = {"ceiling": _ceiling(chain)}
     predictors = {(model, seed): chain.predictor(model, seed) for model, seed in models(seeds)}
-    out["answer_levels"] = chain.config.connector.decode_levels
-    out["dev"], out["levels"] = _choose_levels(chain, [predictors["three stages", seed] for seed in range(seeds)])
+    out["answer_sharpness"] = chain.config.connector.sharpness
+    ours = [predictors["three stages", seed] for seed in range(seeds)]
+    out["dev"], out["sharpness"] = _choose_sharpness(chain, ours)
     for (model, seed), codes_of in predictors.items():
-        for split in SPLITS:
-            codes = codes_of(split)
-            for levels in {None, out["levels"]}:
-                key = f"{model}, {levels or 'all'} levels, seed {seed}"
-                out.setdefault(key, {})[split] = _face(chain, codes, split, levels)
-        print(key, json.dumps(out[key]["test_sentence"]), file=sys.stderr, flush=True)
+        for sharpness in dict.fromkeys((None, out["sharpness"])):
+            key = f"{model}, {_called(sharpness)}, seed {seed}"
+            out[key] = {split: _face(chain, codes_of(split, sharpness), split) for split in SPLITS}
+            print(key, json.dumps(out[key]["test_sentence"]), file=sys.stderr, flush=True)
     return out
 
 
-def _choose_levels(chain: Chain, predictors: Sequence[Callable]) -> tuple[dict, int | None]:
-    """Dev's figures per number of decoded levels, and the one with the best lips among UFD +-15 % (else nearest)."""
+def _called(sharpness: float | None) -> str:
+    return "likeliest codes" if sharpness is None else f"sharpness {sharpness:g}"
+
+
+def _choose_sharpness(chain: Chain, predictors: Sequence[Callable]) -> tuple[dict, float | None]:
+    """Dev's figures per sharpness, and the one with the best lips among UFD +-15 % (else the nearest)."""
     found = {}
-    predicted = [codes_of("dev") for codes_of in predictors]
-    for levels in LEVELS:
-        faces = [_face(chain, codes, "dev", levels) for codes in predicted]
-        found[levels] = {name: round(sum(f[name] for f in faces) / len(faces), 4) for name in ("temporal", "ufd_ratio")}
+    for sharpness in SHARPNESSES:
+        faces = [_face(chain, codes_of("dev", sharpness), "dev") for codes_of in predictors]
+        found[sharpness] = {k: round(sum(f[k] for f in faces) / len(faces), 4) for k in ("temporal", "ufd_ratio")}
     calm = [k for k, f in found.items() if abs(f["ufd_ratio"] - 1) <= 0.15]
     best = max(calm, key=lambda k: found[k]["temporal"]) if calm else min(
         found, key=lambda k: abs(found[k]["ufd_ratio"] - 1)
     )  # fmt: skip
-    return {str(k or "all"): f for k, f in found.items()}, best
+    return {_called(k): f for k, f in found.items()}, best
 
 
-def _face(chain: Chain, codes: Sequence[Tensor], split: str, levels: int | None) -> dict:
-    samples, faces, truth = chain.samples(split), chain.faces(codes, levels), chain.truth[split]
+def _face(chain: Chain, codes: Sequence[Tensor], split: str) -> dict:
+    samples, faces, truth = chain.samples(split), chain.faces(codes), chain.truth[split]
     emotions = samples.column("emotion")
     whole = chain.judge(faces, truth, emotions)
     figures = {name: round(spread.mean, 4) for name, spread in whole.measures.items()}
@@ -378,12 +386,12 @@ def bars(out: dict, seeds: int) -> list[tuple[str, float, bool]]:
 
 def _motion_bars(m: dict, seeds: int) -> list[tuple[str, float, bool]]:
     found: list[tuple[str, float, bool]] = []
-    levels = m["levels"] or "all"
-    found.append(("answer decodes the levels that dev chose", 0.0, m["levels"] == m["answer_levels"]))
-    of = lambda model, seed, split: m[f"{model}, {levels} levels, seed {seed}"][split]  # noqa: E731
+    how = _called(m["sharpness"])
+    found.append(("answer is as sharp as dev chose", m["sharpness"] or 0, m["sharpness"] == m["answer_sharpness"]))
+    of = lambda model, seed, split: m[f"{model}, {how}, seed {seed}"][split]  # noqa: E731
     for seed in range(seeds):
         hold = lambda name, value, held, seed=seed: found.append(  # noqa: E731
-            (f"{name} ({levels} levels, seed {seed})", round(float(value), 4), bool(held))
+            (f"{name} ({how}, seed {seed})", round(float(value), 4), bool(held))
         )
         for split in ("test_sentence", "test_avatar"):
             ours, rival = of("three stages", seed, split)["temporal"], of("audio only", seed, split)["temporal"]

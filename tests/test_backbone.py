@@ -219,11 +219,9 @@ def test_loss_sees_only_the_last_answer(vocabulary, model):
     dialogue = question(vocabulary).say(TEXTS[1], range(9))
     batch = collate([dialogue])
     logits, _ = model(batch)
-    loss = model.sequence_loss(batch, logits, 4.0)["loss"]
-    noisy = logits.clone()
     start = len(dialogue.ids) - sum(label != -100 for label in dialogue.labels)
-    noisy[:, : start - 1] += torch.randn_like(noisy[:, : start - 1])
-    assert model.sequence_loss(batch, noisy, 4.0)["loss"] == loss
+    torch.testing.assert_close(model.labelled(batch)[0], logits[0, start - 1 : -1])
+    loss = model.loss(batch)["loss"]
     by_hand = torch.nn.functional.cross_entropy(
         logits[0, start - 1 : -1], batch.ids[0, start:], reduction="none"
     )
@@ -243,9 +241,9 @@ def test_padding_does_not_change_a_dialogue(vocabulary, model):
     torch.testing.assert_close(hidden[:1, : own.shape[1]], own, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("reading", ["at", "before"])
+@pytest.mark.parametrize("reading", [dict(), dict(hidden_state="before"), dict(hidden_layer=None)])
 def test_cached_hidden_states_equal_a_full_pass_for_lengths_1_to_60(reading, vocabulary, model):
-    model = with_config(model, hidden_state=reading)
+    model = with_config(model, **reading)
     prompt = question(vocabulary, 6000).open()
     lengths = range(1, 61)
     codes = [torch.arange(length) * 7 % CONFIG.audio_codes for length in lengths]
@@ -271,9 +269,9 @@ def test_tail_is_repeated_or_dropped():
         align_tail(torch.zeros(3, 1), 5, "cut")
 
 
-@pytest.mark.parametrize("option", [dict(hidden_state="after"), dict(tail="cut")])
+@pytest.mark.parametrize("option", [dict(hidden_state="after"), dict(tail="cut"), dict(hidden_layer=9)])
 def test_an_unknown_reading_of_the_paper_is_refused(vocabulary, option):
-    with pytest.raises(ValueError, match=f"{next(iter(option))} '.*': expected one of"):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} .*: expected"):
         Backbone(replace(CONFIG, **option), vocabulary)
 
 

@@ -10,10 +10,14 @@ from a2lite.connector import MotionConnector, motion_loss
 NANO = load_config("tiny", size="nano")
 
 
+def codebooks():
+    return torch.randn(NANO.rvq.quantizers, NANO.rvq.codes, 8, generator=torch.Generator().manual_seed(2))
+
+
 def connector(**changes):
     torch.manual_seed(0)
     config = NANO.override(connector=changes).connector
-    return MotionConnector(config, NANO.rvq, hidden=24).eval()
+    return MotionConnector(config, NANO.rvq, hidden=24, codebooks=codebooks()).eval()
 
 
 def states(batch, tokens):
@@ -31,20 +35,46 @@ def test_the_papers_sizes_give_012_billion_parameters():
     assert decoder == 6 * sum(p.numel() for p in reference.parameters())
 
 
-@pytest.mark.parametrize("kind", ["parallel", "depth"])
+@pytest.mark.parametrize("how", [dict(sharpness=3.0), dict(sharpness=None), dict(sharpness=None, heads_kind="depth")])
 @pytest.mark.parametrize("self_attention", [True, False])
 @pytest.mark.parametrize("segment", [1, 2, 5])
-def test_teacher_forcing_on_its_own_codes_reproduces_generation(kind, self_attention, segment):
-    model = connector(heads_kind=kind, self_attention=self_attention)
+def test_teacher_forcing_on_its_own_codes_reproduces_generation(how, self_attention, segment):
+    model = connector(self_attention=self_attention, **how)
     hidden = states(2, 13)
     codes = model.generate(hidden, segment)
     logits = model(hidden, codes, torch.tensor([13, 13]), segment)
-    assert torch.equal(logits.argmax(-1), codes)
+    assert torch.equal(model.choose(logits), codes)
+
+
+def test_generation_of_a_ragged_batch_equals_each_answer_alone():
+    model, hidden = connector(), states(2, 12)
+    together = model.generate(hidden, lengths=torch.tensor([12, 7]))
+    assert torch.equal(together[:1], model.generate(hidden[:1]))
+    assert torch.equal(together[1:, :7], model.generate(hidden[1:, : 7 * NANO.rvq.group]))
 
 
 def test_an_unknown_kind_of_heads_is_refused():
     with pytest.raises(ValueError, match="heads_kind 'deep': expected 'parallel' or 'depth'"):
         connector(heads_kind="deep")
+
+
+def test_sharpness_gives_the_codes_of_the_mean_latent():
+    model, books = connector(sharpness=1.0), codebooks()
+    logits = torch.full((1, 1, NANO.rvq.quantizers, NANO.rvq.codes), -1e3)
+    logits[0, 0, 0, [3, 5]] = 0.0  # two candidates at the first level, one at the others
+    logits[0, 0, 1:, 7] = 0.0
+    mean = (books[0, 3] + books[0, 5]) / 2 + books[1:, 7].sum(0)
+    for level, book in enumerate(books):  # Eq. 3, by hand
+        code = (mean - book).square().sum(1).argmin()
+        assert model.choose(logits)[0, 0, level] == code
+        mean = mean - book[code]
+
+
+def test_sharpness_needs_codebooks_and_parallel_heads():
+    with pytest.raises(ValueError, match="sharpness 2.0: expected codebooks"):
+        MotionConnector(NANO.connector, NANO.rvq, hidden=24)
+    with pytest.raises(ValueError, match="sharpness 2.0 with heads_kind 'depth': expected None, or parallel heads"):
+        connector(heads_kind="depth")
 
 
 def test_a_ragged_batch_equals_each_answer_alone():
@@ -94,7 +124,7 @@ def test_the_loss_sums_levels_and_ignores_padding():
 
 def test_it_learns_codes_that_follow_from_the_states():
     torch.manual_seed(0)
-    model = connector(dropout=0.0).train()
+    model = connector(dropout=0.0, sharpness=None).train()
     hidden = torch.randn(4, 50, 24)
     codes = (hidden[:, ::5, :3] > 0).long()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)

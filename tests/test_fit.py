@@ -42,7 +42,16 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     for a, b in zip(whole.parameters(), fresh.parameters()):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert trace.steps["loss"][0] == 0 and trace.steps["loss"][-1] == 29
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_killed_before_its_checkpoint_was_written_does_not_train_again(tmp_path):
+    run, model = dict(steps=5, lr=1e-2, path=tmp_path / "run"), network()
+    fit(model, squared, batches, **run)
+    again = network()
+    fit(again, squared, lambda step: pytest.fail("trained again"), **run)
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+    save_checkpoint(tmp_path / "run", again, config=load_config("tiny").rvq)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_resume_file_of_another_network_is_refused_in_one_line(tmp_path):

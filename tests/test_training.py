@@ -144,6 +144,18 @@ def test_a_checkpoint_round_trip_predicts_the_same_codes(vocabulary, examples, t
         A2LLM.load(tmp_path / "a2llm.safetensors", CONFIG, backbone(vocabulary), other)
     with pytest.raises(ValueError, match="a2llm.safetensors: was trained on another backbone"):
         A2LLM.load(tmp_path / "a2llm.safetensors", CONFIG, backbone(vocabulary, seed=1), net.rvq)
+    base = backbone(vocabulary)
+    base.config = replace(base.config, hidden_layer=None)
+    with pytest.raises(ValueError, match="a2llm.safetensors: H was read otherwise .*'hidden_layer': 1"):
+        A2LLM.load(tmp_path / "a2llm.safetensors", CONFIG, base, net.rvq)
+
+
+def test_how_codes_are_chosen_is_up_to_the_caller(vocabulary, examples, tmp_path):
+    net = model(vocabulary)
+    net.save(tmp_path / "a2llm.safetensors")
+    wanted = CONFIG.override(connector=dict(sharpness=None))
+    again = A2LLM.load(tmp_path / "a2llm.safetensors", wanted, backbone(vocabulary), net.rvq)
+    assert net.config.connector.sharpness == 2.0 and again.connector.config.sharpness is None
 
 
 def test_the_scale_of_lora_is_that_of_the_checkpoint(vocabulary, examples, tmp_path):

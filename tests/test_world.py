@@ -271,6 +271,32 @@ def test_generation_goes_on_where_it_stopped(tmp_path, capsys):
     assert stored.phonemes == made.phonemes
 
 
+@pytest.mark.parametrize("split", ["dev", "train_read"])
+def test_files_of_another_seed_are_not_taken_for_this_ones(tmp_path, split):
+    config = load_config("tiny", size="nano")
+    generate(config, split, tmp_path)
+    with pytest.raises(ValueError, match=f"{split}-.*: is of another seed or version of the world; delete it"):
+        generate(config.override(world=dict(seed=1)), split, tmp_path)
+
+
+def test_made_up_words_are_many_and_tell_no_emotion():
+    new = {domain.made_up(np.random.default_rng(i)) for i in range(5000)}
+    assert len(new) > 4000
+    assert not new & {word.lower() for words in domain.KEY_WORDS.values() for word in words}
+    assert not new & set(domain.TOPICS)
+
+
+@pytest.mark.parametrize("law", ["emotion", "width"])
+def test_files_of_another_law_of_the_face_are_refused(tmp_path, monkeypatch, law):
+    config = load_config("tiny", size="nano")
+    generate(config, "dev", tmp_path)
+    changed = config.override(world=dict(coarticulation=0.1)) if law == "width" else config
+    if law == "emotion":
+        monkeypatch.setattr(generation, "plan", lambda *args: replace(plan(*args), emotion="sad"))
+    with pytest.raises(ValueError, match="is of another seed or version of the world"):
+        generate(changed, "dev", tmp_path)
+
+
 def test_several_processes_make_the_same_samples_as_one(tmp_path, monkeypatch):
     config = load_config("tiny", "nano")
     monkeypatch.setattr(generation, "SHARD", 2)

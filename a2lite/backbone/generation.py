@@ -114,7 +114,7 @@ def _forward(model: Backbone, x: Tensor, mask: Tensor, cache):
         output_hidden_states=True,
         logits_to_keep=1,
     )
-    return out.logits[:, -1].float(), out.hidden_states[-1][:, -1], out.past_key_values
+    return out.logits[:, -1].float(), model.read(out.hidden_states)[:, -1], out.past_key_values
 
 
 def _choose(

@@ -83,7 +83,7 @@ class Listener(nn.Module):
     @torch.no_grad()
     def read(self, mels: Tensor, frames: Tensor) -> list[list[int]]:
         """Greedy: per sound the text ids that it says; a repeated id counts once unless a blank divides it."""
-        best = self(mels, frames).argmax(-1)
+        best = self(mels.to(self.mean.device), frames.to(self.mean.device)).argmax(-1)
         rows = [row[:n] for row, n in zip(best.tolist(), patch_count(frames).tolist(), strict=True)]
         return [
             [k - 1 for k, before in zip(row, [0, *row], strict=False) if k and k != before] for row in rows
@@ -97,7 +97,8 @@ class Listener(nn.Module):
     @torch.no_grad()
     def settle(self, mels: Tensor, frames: Tensor) -> None:
         """Bring the vectors to the embeddings' distance from their mean, as a start for ``settling_loss``."""
-        x = self.adapter(self.encoder(mels, frames)) - self.mean
+        device = self.mean.device
+        x = self.adapter(self.encoder(mels.to(device), frames.to(device))) - self.mean
         factor = self.targets.norm(dim=1).mean() / x.norm(dim=-1).mean()
         self.adapter.linear2.weight *= factor
         self.adapter.linear2.bias.sub_(self.mean).mul_(factor).add_(self.mean)

@@ -77,6 +77,8 @@ class Backbone(nn.Module):
         for name, allowed in (("hidden_state", ("at", "before")), ("tail", ("repeat", "drop"))):
             if getattr(config, name) not in allowed:
                 raise ValueError(f"{name} {getattr(config, name)!r}: expected one of {', '.join(allowed)}")
+        if config.hidden_layer not in (None, *range(1, config.layers)):
+            raise ValueError(f"hidden_layer {config.hidden_layer}: expected None, or 1 to {config.layers - 1}")
         self.config, self.vocabulary = config, vocabulary
         self.speech = ""  # whose codes it speaks: ``SpeechTokenizer.identity``, set by pretraining
         self.encoder = Encoder(config)
@@ -87,6 +89,11 @@ class Backbone(nn.Module):
     def identity(self) -> str:
         """Tells it from other backbones (``fit.fingerprint``)."""
         return fingerprint(self.lm.get_input_embeddings().weight)
+
+    @property
+    def reading(self) -> dict[str, str | int | None]:
+        """Which states are H (Eq. 2), as far as the paper leaves it open: the fields of ``config`` that say it."""
+        return {name: getattr(self.config, name) for name in ("hidden_state", "hidden_layer", "tail")}
 
     @property
     def device(self) -> torch.device:
@@ -107,22 +114,37 @@ class Backbone(nn.Module):
         return x
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, L, vocabulary) and hidden states (B, L, hidden) after the last norm."""
+        """Logits (B, L, vocabulary) and hidden states (B, L, hidden) of the layer that H is read from."""
         out = self.lm(inputs_embeds=self.embed(batch), output_hidden_states=True, use_cache=False)
-        return out.logits, out.hidden_states[-1]
+        return out.logits, self.read(out.hidden_states)
+
+    def labelled(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As ``forward``, with logits (N, vocabulary) only where the next token has a label: all that L_seq needs."""
+        out = self.lm.model(inputs_embeds=self.embed(batch), output_hidden_states=True, use_cache=False)
+        last = out.last_hidden_state[:, :-1][batch.labels[:, 1:] != IGNORE]
+        return self.lm.lm_head(last), self.read(out.hidden_states)
+
+    def read(self, states: tuple[Tensor, ...]) -> Tensor:
+        """The states (B, L, hidden) of one layer out of those after each (``config.hidden_layer``).
+
+        The last layer's have gone through the final norm; an earlier layer's are brought to unit RMS instead.
+        """
+        layer = self.config.hidden_layer
+        return states[-1] if layer is None else F.rms_norm(states[layer], states[layer].shape[-1:])
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """L_seq as pretraining weighs it (``config.lite_text_weight``); beside it plain ``text`` and ``audio``."""
         c = self.config
         weight = c.text_weight if c.lite_text_weight is None else c.lite_text_weight
-        return self.sequence_loss(batch, self(batch)[0], weight)
+        return self.sequence_loss(batch, self.labelled(batch)[0], weight)
 
     def sequence_loss(self, batch: Batch, logits: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
-        """Next-token cross-entropy on labelled positions: L_seq of Eq. 6 where ``text_weight`` is 1."""
+        """Next-token cross-entropy of ``labelled`` logits (N, V): L_seq of Eq. 6 where ``text_weight`` is 1."""
         target = batch.labels[:, 1:]
-        at = target != IGNORE
-        target = target[at]  # (N,)
-        each = F.cross_entropy(logits[:, :-1][at].float(), target, reduction="none")
+        target = target[target != IGNORE]  # (N,)
+        if logits.shape[:-1] != target.shape:
+            raise ValueError(f"logits {tuple(logits.shape)}: expected (N, V) of labelled, N = {len(target)}")
+        each = F.cross_entropy(logits.float(), target, reduction="none")
         v = self.vocabulary
         audio = (target >= v.audio0) | (target == v.tts_pad)
         weight = torch.where(audio, 1.0, text_weight)

@@ -127,9 +127,10 @@ def exact(model: Backbone, dialogues: Sequence[Dialogue], batch: int = 16) -> fl
     right = 0
     for i in range(0, len(dialogues), batch):
         b = collate(dialogues[i : i + batch]).to(model.device)
-        guess, label = model(b)[0][:, :-1].argmax(-1), b.labels[:, 1:]
-        heard = (label < model.vocabulary.audio0) & (label != IGNORE)
-        right += int(((guess == label) | ~heard).all(1).sum())
+        label = b.labels[:, 1:]
+        wrong = torch.zeros_like(label, dtype=torch.bool)
+        wrong[label != IGNORE] = model.labelled(b)[0].argmax(-1) != label[label != IGNORE]
+        right += int((~(wrong & (label < model.vocabulary.audio0)).any(1)).sum())
     return right / max(1, len(dialogues))
 
 

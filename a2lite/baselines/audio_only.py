@@ -23,22 +23,26 @@ from a2lite.fit import Trace, fit, shuffled
 
 
 class AudioOnly(nn.Module):
-    """Audio tokens (B, A) -> features (B, A, d) -> the connector's logits. It may look ahead over the whole answer."""
+    """Audio tokens (B, A) -> features (B, A, d) -> the connector's logits. It may look ahead over the whole answer.
 
-    def __init__(self, config: Config, audio_codes: int, emotions: int = 0):
+    ``codebooks`` as in ``MotionConnector``; ``emotions`` is the number of labels it may be told, 0 for none.
+    """
+
+    def __init__(self, config: Config, audio_codes: int, codebooks: Tensor | None = None, emotions: int = 0):
         super().__init__()
         width = config.backbone.hidden
         self.token = nn.Embedding(audio_codes, width)
         self.emotion = nn.Embedding(emotions, width) if emotions else None
         self.mix = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(3))
         self.recurrent = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
-        self.connector = MotionConnector(config.connector, config.rvq, width)
+        self.connector = MotionConnector(config.connector, config.rvq, width, codebooks)
         self.training_config = config.training
 
     def features(self, tokens: Tensor, emotion: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
         """tokens (B, A), emotion (B,) or None -> (B, A, d); ``lengths`` (B,) of a ragged batch, in audio tokens."""
         lengths = torch.full((len(tokens),), tokens.shape[1]) if lengths is None else lengths
-        real = (torch.arange(tokens.shape[1]) < lengths[:, None])[:, None]  # (B, 1, A)
+        real = torch.arange(tokens.shape[1], device=tokens.device) < lengths.to(tokens.device)[:, None]
+        real = real[:, None]  # (B, 1, A)
         x = self.token(tokens)
         if self.emotion is not None:
             if emotion is None:
@@ -48,7 +52,7 @@ class AudioOnly(nn.Module):
         for layer in self.mix:
             x = (x + F.gelu(layer(x))) * real
         x = x.transpose(1, 2)
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return x + pad_packed_sequence(self.recurrent(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
     def forward(self, tokens: Tensor, codes: Tensor, lengths: Tensor, emotion: Tensor | None = None) -> Tensor:
@@ -72,7 +76,7 @@ class QuestionEmotion(nn.Module):
     def forward(self, questions: list[Tensor]) -> Tensor:
         """Text ids of B questions, each (L,) -> logits (B, emotions)."""
         starts = torch.tensor([0] + [len(q) for q in questions[:-1]]).cumsum(0)
-        return self.head(self.token(torch.cat(questions), starts))
+        return self.head(self.token(torch.cat(questions), starts.to(questions[0].device)))
 
 
 def _tokens(example: Example, group: int) -> Tensor:
@@ -109,10 +113,10 @@ def train(
 def predict(model: AudioOnly, examples: Sequence[Example], emotions: Sequence[int] | None = None) -> list[Tensor]:
     """Motion codes (N, N_q) per example, from the true audio tokens and (predicted) labels."""
     model.eval()
-    out = []
+    out, device = [], model.token.weight.device
     for i, example in enumerate(examples):
-        label = None if emotions is None else torch.tensor([emotions[i]])
-        out.append(model.generate(_tokens(example, model.connector.group)[None], label)[0])
+        label = None if emotions is None else torch.tensor([emotions[i]], device=device)
+        out.append(model.generate(_tokens(example, model.connector.group)[None].to(device), label)[0])
     return out
 
 

@@ -29,15 +29,15 @@ class Player:
         return {"text/html": frame, "image/png": self.strip, "text/plain": "face player"}
 
 
-def show(clip: Clip, save: str | None = None) -> Player:
+def show(clip: Clip, save: str | None = None, strip_from: float = 0.0) -> Player:
     """The player of ``clip``, as the last value of a cell.
 
     ``save="tiny/answer"`` also writes the page to ``runs/tiny/players/answer.html``, which the course's index
-    page shows. The output carries both the page (text/html) and the strip (image/png), so that a committed
-    notebook may drop the first and keep the second.
+    page shows. The output carries both the page (text/html) and the strip (image/png), which begins at second
+    ``strip_from``, so that a committed notebook may drop the first and keep the second.
     """
     path = None if save is None else _place(save)
-    pictures = png(strip(clip))
+    pictures = png(strip(clip, start=strip_from))
     player = Player(page(clip, pictures), pictures)
     if path is not None:
         write_page(path, player.html)

@@ -67,12 +67,14 @@ def portraits(
     return image.quantize(256)
 
 
-def strip(clip: Clip, frames: int = 8) -> Image.Image:
-    """``frames`` portraits from the first to the last frame of ``clip``, each over its time."""
+def strip(clip: Clip, frames: int = 8, start: float = 0.0) -> Image.Image:
+    """``frames`` portraits from second ``start`` of ``clip`` to its last frame, each over its time."""
+    first, last = round(start * clip.fps), len(clip.vertices) - 1
     if frames < 1:
         raise ValueError(f"strip of {frames} frames: expected at least 1")
-    count = len(clip.vertices)
-    chosen = np.linspace(0, count - 1, min(frames, count)).round().astype(int)
+    if not 0 <= first <= last:
+        raise ValueError(f"strip from {start:g} s: expected 0 to {last / clip.fps:g} s, the clip's last frame")
+    chosen = np.linspace(first, last, min(frames, last - first + 1)).round().astype(int)
     times = [f"{frame / clip.fps:.2f} s" for frame in chosen]
     return portraits(clip.vertices[chosen], clip.faces, clip.colours, times, clip.light, clip.camera)
 

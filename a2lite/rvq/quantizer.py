@@ -17,6 +17,15 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     return (codebook.square().sum(-1) - 2 * vectors @ codebook.T).argmin(-1)
 
 
+def residual_codes(z: Tensor, codebooks: Tensor) -> Tensor:
+    """Eq. 3, greedily: latents (..., d_z) -> codes (..., N_q), each nearest to what those before leave over."""
+    codes = []
+    for codebook in codebooks:
+        codes.append(nearest(z, codebook))
+        z = z - codebook[codes[-1]]
+    return torch.stack(codes, -1)
+
+
 def kmeans(points: Tensor, codes: int, rounds: int = 10) -> Tensor:
     """``codes`` centres (K, d) of ``points`` (n, d), started at random points; an empty one stays."""
     drawn = torch.randint(len(points), (codes,), device=points.device)

@@ -36,7 +36,8 @@ Written by `python -m a2lite.world` in schema version {version} of `a2lite.flame
 - `questions/*.wav`: questions ready to ask, in voices that no training sample has. Two differ in the emotion only:
   the words and the sound of the right answer are the same, the face is not.
 - `train_read` is no dialogue: one of the asking voices says a few neutral sentences, the avatar says them again. The
-  topics occur in them, the words that carry an emotion do not; what test_combination holds out are dialogues.
+  topics occur in them, the words that carry an emotion do not; what test_combination holds out are dialogues. Half of
+  their nouns and adjectives are made up, so that sounds cannot be guessed from words.
 
 | file | question | right answer | face |
 |---|---|---|---|

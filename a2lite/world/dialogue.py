@@ -148,5 +148,6 @@ def _sentence(draw: np.random.Generator) -> str:
     text = domain.READ_SENTENCES[draw.integers(len(domain.READ_SENTENCES))]
     while "{" in text:
         kind = text[text.index("{") + 1 : text.index("}")]
-        text = text.replace("{" + kind + "}", words[kind].pop(), 1)
+        invented = draw.random() < domain.MADE_UP.get(kind, 0.0)
+        text = text.replace("{" + kind + "}", domain.made_up(draw) if invented else words[kind].pop(), 1)
     return text[0].upper() + text[1:]

@@ -7,6 +7,8 @@ the question, so that exact match can be scored. Stands in for FLAME-QA's dialog
 
 from __future__ import annotations
 
+import numpy as np
+
 EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised", "afraid")
 
 TOPICS = (
@@ -294,6 +296,23 @@ READ_WORDS = {
               "on the roof", "beside the road", "across the street", "inside the cave", "above the water",
               "between the trees", "around the corner"],
 }  # fmt: skip
+
+# Words put together by chance stand in some places of the sentences: what comes next in one cannot be known from
+# the language, so that sounds must be listened to, and letters read. A few happen to exist; none is a key word.
+MADE_UP = {"adjective": 0.5, "noun": 0.5}  # how often a word of this kind is one
+ONSETS = (
+    "b bl br ch d dr f fl fr g gl gr h j k kl l m n p pl pr r s sh sk sl sm sn sp st t th tr tw v w y z".split()
+)
+NUCLEI = "a e i o u ai ea ee oa oo ou oy ar er or".split()
+CODAS = ["", "", "", *"b ck d f g l m n ng nk nt p rk s sh sk st t th v x z mp lf".split()]
+SYLLABLES = (0.4, 0.45, 0.15)  # how often a made-up word has one, two and three
+
+
+def made_up(draw: np.random.Generator) -> str:
+    """One to three syllables put together by chance."""
+    count = 1 + int(draw.choice(len(SYLLABLES), p=SYLLABLES))
+    parts = (part[draw.integers(len(part))] for _ in range(count) for part in (ONSETS, NUCLEI, CODAS))
+    return "".join(parts)
 
 
 def held_out_combination(topic: str) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from a2lite.audio import RATE
 from a2lite.config import Config, MotionConfig, WorldConfig
 from a2lite.fit import Progress
-from a2lite.flame_qa import Sample, samples_folder, save_samples, shard_name
+from a2lite.flame_qa import Sample, load_samples, samples_folder, save_samples, shard_name
 from a2lite.world import domain
 from a2lite.world.dialogue import PROSODY, SPLITS, Plan, plan
 from a2lite.world.espeak import speak
@@ -83,8 +83,8 @@ def generate(config: Config, split: str, folder: Path | None = None, count: int 
     """Write ``split`` as Parquet shards into ``folder`` (that of the profile by default); returns the folder.
 
     ``count`` defaults to the profile's; several shards are made on several cores. A shard that is there is kept, so
-    an interrupted run goes on where it stopped; delete the folder to start anew, as after a change of the seed.
-    ValueError for an unknown split, or where files of another count lie.
+    an interrupted run goes on where it stopped. ValueError for an unknown split, or where files of another count, seed
+    or version of the world lie.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
@@ -95,17 +95,26 @@ def generate(config: Config, split: str, folder: Path | None = None, count: int 
     foreign = sorted(path.name for path in folder.glob(f"{split}-*.parquet") if path.name not in names)
     if foreign:
         raise ValueError(f"{folder / foreign[0]}: is of a {split} of another size; delete it to generate this one")
-    missing = [
-        (str(path), *shards[number])
-        for number in range(len(shards))
-        if not (path := folder / shard_name(split, number, len(shards))).exists()
-    ]
+    paths = [folder / shard_name(split, number, len(shards)) for number in range(len(shards))]
+    missing = [(str(path), *shard) for path, shard in zip(paths, shards) if not path.exists()]
+    for path, (start, _) in zip(paths, shards):
+        if path.exists():
+            _check_kept(path, sample(config.world, split, start))
     progress, world = Progress(f"world {split}", count), asdict(config.world)
     alone = (index for shard in missing for index in write_shard(world, split, *shard))
     already = count - sum(stop - start for _, start, stop in missing)
     for done, _ in enumerate(_share_out(world, split, missing) if len(missing) > 1 else alone, already + 1):
         progress.update(done)
     return folder
+
+
+def _check_kept(path: Path, first: Sample) -> None:
+    """ValueError unless a file that is there begins with the sample that would be made now."""
+    kept = load_samples(path, first.split)[0]
+    said = lambda s: (s.question_text, s.question_voice, s.answer_text, s.avatar_voice, s.emotion)  # noqa: E731
+    heard = np.array_equal(kept.answer_audio, first.answer_audio)
+    if not heard or said(kept) != said(first) or not np.allclose(kept.motion, first.motion, atol=2e-3):
+        raise ValueError(f"{path}: is of another seed or version of the world; delete it to generate this one")
 
 
 def write_shard(world: dict, split: str, path: str, start: int, stop: int) -> Iterator[int]:
