@@ -183,7 +183,7 @@ def test_other_rates_and_depths_and_silence_are_answered(avatar, tmp_path, rate,
 
 # ---------------------------------------------------------------- the shipped model
 
-ASKED = {  # right in about 97 of 100 (benchmarks/chain.py); of the six shipped questions it mishears one
+ASKED = {
     "afraid_submarine_loud": "Ah! The submarine is right behind you!",
     "angry_violin_plan": "We will look at the violin together in the morning.",
     "neutral_computer_steps": "First we bring the computer to the workshop. Then we write a letter to the mayor. "
@@ -196,6 +196,12 @@ ASKED = {  # right in about 97 of 100 (benchmarks/chain.py); of the six shipped 
 @pytest.fixture(scope="module")
 def shipped():
     return Avatar.load("tiny")
+
+
+@pytest.mark.xfail(strict=True, reason="the shipped backbone mishears this one: bicycle (LOG.md)")
+def test_the_shipped_model_hears_the_sixth_question(shipped):
+    reply = shipped.answer(load_wav(QUESTIONS / "happy_violin_plan.wav"))
+    assert reply.text == ASKED["angry_violin_plan"], "the same request has the same words"
 
 
 def test_the_shipped_model_answers_a_voice_it_never_met_faster_than_it_speaks(shipped):
