@@ -132,6 +132,7 @@ class BackboneConfig:
     intermediate: int = 18944
     rope_theta: float = 1e6
     tie_embeddings: bool = False
+    lite_embedding_std: float | None = None  # of the first weights; at 0.02 its words drift off as one
     max_positions: int = 16384
     piece: float = 25.0  # seconds; a longer question is heard in pieces
     system: dict[str, str] = field(default_factory=lambda: dict(_SYSTEM))  # the system text of each task
@@ -239,7 +240,7 @@ _LAPTOP: dict[str, dict[str, Any]] = {
         n_mels=80, encoder_width=256, encoder_layers=2, encoder_heads=4, encoder_local=15,
         encoder_pool_first=True, encoder_window=12, adapter_width=256,
         hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768, rope_theta=1e4, tie_embeddings=True,
-        max_positions=2048, hidden_layer=3,
+        lite_embedding_std=0.06, max_positions=2048, hidden_layer=3,
         text_vocab=2400, audio_codes=1000, lite_text_weight=4.0, text_steps=540, voice_steps=850,
         ctc_steps=1000, settling_steps=250, speech_steps=1300, max_new_tokens=600,
     ),

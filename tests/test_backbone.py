@@ -205,6 +205,14 @@ def test_full_size_has_the_published_parameter_counts(vocabulary):
         assert count(lm) - 2 * whole.vocab_size * config.hidden == 6_525_618_176 + config.hidden
 
 
+@pytest.mark.parametrize("std", [None, 0.06, 0.3])
+def test_embeddings_begin_as_wide_as_configured(vocabulary, std):
+    lm = Backbone(replace(CONFIG, lite_embedding_std=std), vocabulary).lm
+    table = lm.get_input_embeddings().weight
+    assert table.std().item() == pytest.approx(std or lm.config.initializer_range, rel=0.05)
+    assert lm.lm_head.weight is table
+
+
 def test_long_question_is_heard_in_pieces(vocabulary, model):
     mels = listen(noise(16000 * 60), CONFIG)
     assert [int(patch_count(len(mel))) for mel in mels] == [313, 313, 125]

@@ -84,6 +84,8 @@ class Backbone(nn.Module):
         self.encoder = Encoder(config)
         self.adapter = Adapter(config)
         self.lm = Qwen2ForCausalLM(qwen2_config(config, vocabulary))
+        if config.lite_embedding_std is not None:
+            nn.init.normal_(self.lm.get_input_embeddings().weight, std=config.lite_embedding_std)
 
     @property
     def identity(self) -> str:
