@@ -186,7 +186,8 @@ class A2LLM(nn.Module):
         if meta["codes"] != rvq.identity:
             raise ValueError(f"{path}: was trained on another rvq.safetensors; load that one, or retrain it")
         lora = dict(meta["lora"], targets=tuple(meta["lora"]["targets"])) if meta["lora"] else {}
-        connector = dict(meta["config"], sharpness=config.connector.sharpness)  # decides how to choose, is not learned
+        parallel = meta["config"].get("heads_kind") == "parallel"
+        connector = dict(meta["config"], sharpness=config.connector.sharpness if parallel else None)  # is not learned
         try:
             config = config.override(connector=connector, lora=lora)
         except ValueError:  # fields that this version does not know

@@ -51,17 +51,17 @@ def _decode(source: Path | io.BytesIO, name: str) -> Tensor:
         with soundfile.SoundFile(source) as sound:
             declared, rate = sound.frames, sound.samplerate
             wave = sound.read(dtype="float32", always_2d=True)  # (samples, channels)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:  # TypeError: headerless .raw
         reason = str(error).split(":")[-1].strip().rstrip(".")
         raise ValueError(f"{name}: cannot be read as sound ({reason}); expected a wav or flac file") from None
-    if len(wave) < declared or (isinstance(source, Path) and _cut_short(source)):
+    if len(wave) < declared or _cut_short(source):
         raise ValueError(f"{name}: is truncated, {len(wave)} samples are left; record or download it again")
     return _checked(wave.mean(1), rate, name)
 
 
-def _cut_short(path: Path) -> bool:
-    """A wav whose header promises more data than the file holds (libsndfile reads what is there)."""
-    data = path.read_bytes()
+def _cut_short(source: Path | io.BytesIO) -> bool:
+    """A wav whose header promises more data than there is (libsndfile reads what it finds)."""
+    data = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return False
     start, promised = 12, int.from_bytes(data[16:20], "little")
@@ -107,7 +107,8 @@ def encode_flac(wave: Tensor | np.ndarray, rate: int = RATE) -> bytes:
 def mel_filters(n_mels: int, n_fft: int, rate: int = RATE) -> Tensor:
     """Slaney mel filter bank, (n_fft // 2 + 1, n_mels), 0 Hz to rate / 2."""
     bank = mel_filter_bank(n_fft // 2 + 1, n_mels, 0.0, rate / 2, rate, norm="slaney", mel_scale="slaney")
-    return torch.from_numpy(bank).float()
+    with torch.inference_mode(False):  # it is kept, and training may be next
+        return torch.from_numpy(bank).float()
 
 
 def _power(wave: Tensor, n_fft: int, window: int) -> Tensor:

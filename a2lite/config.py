@@ -245,7 +245,7 @@ _LAPTOP: dict[str, dict[str, Any]] = {
         ctc_steps=1000, settling_steps=250, speech_steps=1300, max_new_tokens=600,
     ),
     "connector": dict(width=192, layers=3, heads=6, feedforward=576, sharpness=2.0),
-    "lora": dict(rank=16, alpha=16),
+    "lora": dict(rank=16, alpha=16, dropout=0.0),
     "training": dict(lite_lora_lr=1e-3, lite_connector_lr=1e-3, batch=16, stage1_steps=300, stage2_steps=500,
                      stage3_steps=40),
     "realtime": dict(voice_chunk=5),

@@ -69,7 +69,7 @@ class MotionConnector(nn.Module):
             raise ValueError(f"sharpness {config.sharpness}: expected codebooks, the tokenizer's (rvq.quantizer)")
         self.register_buffer("codebooks", None if codebooks is None else codebooks.detach(), persistent=False)
         self.config, self.group, self.quantizers, self.codes = config, rvq.group, rvq.quantizers, rvq.codes
-        width, longest = config.width, max(config.segments)
+        width, longest = config.width, max(*config.segments, config.segment)
         self.downsample = nn.Conv1d(hidden, hidden, rvq.group, rvq.group)
         self.project = nn.Linear(hidden, width)
         self.history = nn.ModuleList(nn.Embedding(rvq.codes, width) for _ in range(rvq.quantizers))
@@ -208,7 +208,7 @@ class MotionConnector(nn.Module):
         for start in range(0, tokens * self.group, span):
             piece = hidden[:, start : min(start + span, tokens * self.group)]
             out.append(self.step(piece, out[-1] if out else None, self._absent(start, piece, lengths)))
-        return torch.cat(out, 1)
+        return torch.cat(out, 1) if out else hidden.new_zeros(len(hidden), 0, self.quantizers, dtype=torch.long)
 
     def _absent(self, start: int, piece: Tensor, lengths: Tensor | None) -> Tensor | None:
         if lengths is None:

@@ -121,6 +121,8 @@ def check_imports() -> Iterator[Finding]:
 def check_files() -> Iterator[Finding]:
     """The shipped head (its hash is checked as it is loaded) and the shipped checkpoints."""
     try:
+        if error := _import_error("import a2lite.flame"):  # in a process of its own: torch may hang
+            raise ImportError(error)
         head = importlib.import_module("a2lite.flame").load_head()
         yield Finding(OK, "head", f"{len(head.v_template)} vertices, hash as shipped")
     except Exception as error:

@@ -10,7 +10,9 @@ import hashlib
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -139,47 +141,53 @@ def fit(
     seed: int = 0,
     save_seconds: float = 60.0,
     bfloat16: bool = False,
+    settings: Any = None,
 ) -> Trace:
     """Train ``model`` for ``steps`` steps of AdamW (or of ``optimizer``) on ``loss(model, batches(step))["loss"]``.
 
     With ``path``, the whole state goes to ``<path>.resume`` at least every ``save_seconds`` and when the run is
     interrupted or finished; a run with the same ``path`` goes on from there, until ``save_checkpoint`` to that path
-    removes the file. It trains where the model's parameters are, and moves the batches there. ``factor(step)`` scales
-    every group's rate (``schedule`` by default); ``before_step(step)`` may change the model. ``bfloat16`` multiplies in
-    that format where the processor does so natively, about twice as fast; weights stay float32. Returns the ``Trace``.
+    removes the file. ``settings`` (JSON-able) is whatever else decides the outcome: a file of other ones is refused.
+    Ctrl-C waits for the end of the step; a second one does not, and then the last save stands.
+
+    It trains where the model's parameters are, and moves the batches there. ``factor(step)`` scales every group's rate
+    (``schedule`` by default); ``before_step(step)`` may change the model. ``bfloat16`` multiplies in that format where
+    the processor does so natively, about twice as fast; weights stay float32. Returns the ``Trace``.
     """
     from accelerate import Accelerator
     from accelerate.utils import send_to_device
 
     device = next(model.parameters()).device
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False)
     quick = bfloat16 and native_bfloat16(device)
     optimizer = optimizer or adamw(model, lr)
     model, optimizer = accelerator.prepare(model, optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
     resume = path.with_name(path.name + ".resume") if path else None
     keeps = resume and accelerator.is_main_process
-    run = f"{name}, {steps} steps, seed {seed}"
+    run = f"{name}, {steps} steps, seed {seed}, settings {_digest(settings)}"
     trace, first = Trace(), 0
     if resume and resume.exists():
         first, rates, trace = _load_resume(resume, run, steps, accelerator.unwrap_model(model), optimizer)
     progress, started, saved = Progress(name, steps), time.perf_counter() - trace.seconds, time.perf_counter()
-    done = first
+    done, whole, patience = first, True, _Patience()
     try:
         for step in range(first, steps):
             torch.manual_seed(seed * 1_000_003 + step)
             for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = rate * (factor(step) if factor else schedule(step, steps))
+            batch = send_to_device(batches(step), device)
+            whole = False
             if before_step:
                 before_step(step)
             model.train()
             with torch.autocast(device.type, torch.bfloat16, enabled=quick):
-                terms = loss(model, send_to_device(batches(step), device))
+                terms = loss(model, batch)
             optimizer.zero_grad()
             accelerator.backward(terms["loss"])
             accelerator.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
-            done = step + 1
+            done, whole = step + 1, True
             figures = {key: float(value.detach()) for key, value in terms.items()}
             if not math.isfinite(figures["loss"]):
                 raise ValueError(f"{name}: loss is {figures['loss']} at step {step}; lower the learning rate")
@@ -194,14 +202,44 @@ def fit(
             if keeps and time.perf_counter() - saved > save_seconds:
                 _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
                 saved = time.perf_counter()
+            patience.end_of_step()
     except KeyboardInterrupt:
-        if keeps:
+        if keeps and whole:
             _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
         raise
+    finally:
+        patience.over()
     if keeps and first < steps:  # until the caller has saved what it makes of the model
         _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
     accelerator.unwrap_model(model).eval()
     return trace
+
+
+class _Patience:
+    """Lets the first Ctrl-C wait for the end of the step: half a step could not be gone on with exactly."""
+
+    def __init__(self):
+        self.asked, self.usual = False, None
+        ours = threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT))
+        if ours:
+            self.usual = signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, number, frame) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def end_of_step(self) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def over(self) -> None:
+        if self.usual is not None:
+            signal.signal(signal.SIGINT, self.usual)
+
+
+def _digest(settings: Any) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def native_bfloat16(device: torch.device) -> bool:
@@ -217,7 +255,7 @@ def _save_resume(
     weights = dict(model=model.state_dict(), optimizer=optimizer.state_dict())
     state = dict(run=run, step=step, rates=rates, trace=asdict(trace), **weights)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     torch.save(state, partial)
     os.replace(partial, path)
 
@@ -259,7 +297,7 @@ def save_checkpoint(
     meta = {key: asdict(value) if is_dataclass(value) else value for key, value in meta.items()}
     header = dict(config=json.dumps(asdict(config)), meta=json.dumps(meta))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_bytes(save(tensors, metadata=header))  # with the usual permissions, unlike save_file
     os.replace(partial, path)
     path.with_name(path.name + ".resume").unlink(missing_ok=True)

@@ -94,7 +94,7 @@ class Face:
 
     def __init__(self, model: A2LLM):
         self.model, self.group = model, model.rvq.config.group
-        self.span = model.config.connector.segment * self.group
+        self.span = model.connector.config.segment * self.group
         self.decoder = model.rvq.stream()
         self.waiting: list[Tensor] = []
         self.previous: Tensor | None = None
@@ -141,7 +141,7 @@ class Voice:
 
 
 class Avatar:
-    """The model and its decoders, ready to be asked."""
+    """The model and its decoders, ready to be asked. LoRA is merged into ``model``, which then trains no more."""
 
     def __init__(self, config: Config, model: A2LLM, speech: SpeechTokenizer):
         if model.backbone.speech not in ("", speech.identity):
@@ -184,7 +184,7 @@ class Avatar:
         """Answer a question (samples,) at 16 kHz: text, audio and motion events as they are ready, then "end".
 
         Motion never waits for sound. ``limit`` counts tokens; an answer that it cuts is given as far as it came.
-        Closing the iterator ends the generation.
+        Closing the iterator ends the generation. Times include what the caller does between events.
         """
         began, summary = time.perf_counter(), Summary()
         clock = lambda: time.perf_counter() - began  # noqa: E731
@@ -199,6 +199,8 @@ class Avatar:
             if step.kind == "text":
                 written.append(step.token)
                 text = vocabulary.decode(written)
+                if text.endswith("\ufffd"):  # half a character; the rest comes with the next token
+                    continue
                 yield Event("text", clock(), summary.duration, text[len(said) :])
                 said = text
             if step.kind != "code":
@@ -287,6 +289,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"{args.out}: is a file; give --out the path of a folder")
+    if not 0 <= args.temperature <= 10:
+        raise ValueError(f"--temperature {args.temperature:g}: expected 0 (greedy) to 10")
     torch.set_num_threads(1)  # steps of one token: a second thread would only wait
     question = load_wav(args.question)
     avatar = Avatar.load(args.profile)

@@ -7,7 +7,7 @@ so that a killed run resumes in whatever stage it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -63,8 +63,11 @@ def train(
 ) -> Trace:
     """Run the stages one after the other, each with its own warm-up and decay of the two rates.
 
-    With ``path`` a killed run resumes (see ``fit``). Returns one ``Trace`` over all steps.
+    With ``path`` a killed run resumes (see ``fit``). Returns one ``Trace`` over all steps. ValueError where LoRA has
+    been merged into the language model, as ``Avatar`` does.
     """
+    if any(layer.merged for layer in model.lora_layers()):
+        raise ValueError("train: LoRA has been merged into the language model; load the model anew")
     stages = [stage for stage in stages if stage.steps]
     ends = stage_ends(stages)
     starts = [end - stage.steps for end, stage in zip(ends, stages)]
@@ -85,10 +88,16 @@ def train(
         if step in starts and stages[stage_of(step)].reset_lora:
             reset_lora(model, optimizer)
 
+    c = model.config
+    settings = dict(
+        stages=[(stage.name, stage.steps, len(stage.examples)) for stage in stages], base=model.backbone.identity,
+        codes=model.rvq.identity, training=asdict(c.training), connector=asdict(c.connector),
+        lora=asdict(c.lora) if model.lora else None,
+    )  # fmt: skip
     return fit(
         model, lambda m, b: m.loss(b), batches, steps=ends[-1], optimizer=optimizer, factor=factor,
         before_step=before_step, name=" > ".join(stage.name for stage in stages), path=path, evaluate=evaluate,
-        evaluate_every=evaluate_every, seed=seed, bfloat16=True,
+        evaluate_every=evaluate_every, seed=seed, bfloat16=True, settings=settings,
     )
 
 
@@ -101,7 +110,10 @@ def reset_lora(model: A2LLM, optimizer: torch.optim.Optimizer) -> None:
 
 @torch.no_grad()
 def predict(model: A2LLM, examples: Sequence[Example], batch: int = 16) -> list[torch.Tensor]:
-    """Motion codes (N, N_q) per example that has some: true text and audio tokens, its own previous motion tokens."""
+    """Motion codes (N, N_q) per example, N = 0 where it carries no motion.
+
+    From true text and audio tokens and the model's own previous motion tokens.
+    """
     model.eval()
     out: list[torch.Tensor] = []
     for start in range(0, len(examples), batch):

@@ -1,6 +1,6 @@
 """The whole chain, measured on one test split per held-out axis: what the README claims about the kit is printed here.
 
-    python benchmarks/chain.py --json                  # every part; models that are missing are trained first
+    python benchmarks/chain.py --json                  # every part; other seeds and rivals are trained where missing
     python benchmarks/chain.py --parts text            # free generation alone
     python benchmarks/chain.py --parts train --seeds 1 # train what the other parts need, and stop
 
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -110,10 +111,9 @@ class Chain:
     def avatar(self, seed: int, lora: bool = True) -> A2LLM:
         """The three stages from the one backbone (Sec. 5.3), or with ``lora=False`` Table 6's Adapter-Only."""
         name = f"a2llm{f'-seed{seed}' if seed else ''}.safetensors" if lora else f"adapter-seed{seed}.safetensors"
-        if lora and seed == 0:
-            return A2LLM.load(find_artefact(name, self.profile), self.config, self.backbone(), self.rvq)
-        path = artefact_path(name, self.profile)
+        path = find_artefact(name, self.profile) if lora and seed == 0 else artefact_path(name, self.profile)
         if path.exists():
+            self._check_recipe(path, lora)
             return A2LLM.load(path, self.config, self.backbone(), self.rvq)
         torch.manual_seed(seed)
         model = A2LLM(self.config, self.backbone(), self.rvq, lora)
@@ -125,6 +125,14 @@ class Chain:
             stages = [Stage("adapter only", sum(stage.steps for stage in stages), faces)]
         model.save(path, trace=train(model, stages, path, seed=seed), stage_ends=stage_ends(stages))
         return A2LLM.load(path, self.config, self.backbone(), self.rvq)
+
+    def _check_recipe(self, path: Path, lora: bool) -> None:
+        """ValueError where a checkpoint was trained for other numbers of steps, or with another LoRA."""
+        meta, c = load_checkpoint(path)[1], self.config.training
+        ends = list(accumulate((c.stage1_steps, c.stage2_steps, c.stage3_steps)))
+        wanted = (ends if lora else ends[-1:], json.loads(json.dumps(asdict(self.config.lora))) if lora else None)
+        if (meta["stage_ends"], meta["lora"]) != wanted:
+            raise ValueError(f"{path}: was trained by another recipe than {wanted}; delete it to train it anew")
 
     def rival(self, told: bool, seed: int) -> tuple[audio_only.AudioOnly, audio_only.QuestionEmotion | None]:
         """The audio-only model, or the fair rival that is told the emotion of the question's words."""
@@ -281,6 +289,23 @@ def motion(chain: Chain, seeds: int) -> dict:
             key = f"{model}, {_called(sharpness)}, seed {seed}"
             out[key] = {split: _face(chain, codes_of(split, sharpness), split) for split in SPLITS}
             print(key, json.dumps(out[key]["test_sentence"]), file=sys.stderr, flush=True)
+        if model == "three stages":
+            told = _sharp(chain.avatar(seed), out["sharpness"])
+            codes = _with_true_history(told, chain.examples("test_sentence"))
+            out[f"the true history, seed {seed}"] = _late(chain, chain.faces(codes), chain.truth["test_sentence"])
+    return out
+
+
+@torch.no_grad()
+def _with_true_history(model: A2LLM, examples: Sequence[Example], batch: int = 16) -> list[Tensor]:
+    """As ``predict``, but before every segment stands the true one: nothing the model said itself can add up."""
+    model.eval()
+    out: list[Tensor] = []
+    for start in range(0, len(examples), batch):
+        together = model.collate(examples[start : start + batch]).to(model.backbone.device)
+        _, hidden = model.hidden(together.sequence)
+        codes = model.connector.choose(model.connector(hidden, together.codes, together.lengths))
+        out += [row[:n] for row, n in zip(codes, together.lengths.tolist())]
     return out
 
 

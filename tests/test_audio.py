@@ -51,6 +51,24 @@ def test_a_broken_file_is_named_in_one_line(tmp_path, name, says):
     assert f"{name}.wav" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_bytes_and_headerless_files_are_named_in_one_line_too(tmp_path):
+    save_wav(tmp_path / "x.wav", TONE)
+    with pytest.raises(ValueError, match="answer: is truncated"):
+        decode_audio((tmp_path / "x.wav").read_bytes()[:9000], "answer")
+    (tmp_path / "x.raw").write_bytes(bytes(9000))
+    with pytest.raises(ValueError, match="x.raw: cannot be read as sound"):
+        load_wav(tmp_path / "x.raw")
+
+
+def test_the_filter_bank_serves_training_after_inference():
+    mel_filters.cache_clear()
+    with torch.inference_mode():
+        log_mel(TONE)
+    wave = TONE.clone().requires_grad_()
+    log_mel(wave).sum().backward()
+    assert torch.isfinite(wave.grad).all()
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(FileNotFoundError, match="nowhere.wav: no such file"):
         load_wav("nowhere.wav")

@@ -140,3 +140,12 @@ def test_it_learns_codes_that_follow_from_the_states():
 def test_too_few_states_are_refused():
     with pytest.raises(ValueError, match="H has 3 states: expected at least 5"):
         connector().queries(torch.randn(1, 3, 24))
+
+
+def test_a_segment_may_be_longer_than_those_of_training():
+    hidden = states(2, 14)
+    assert connector(segment=7).generate(hidden).shape == (2, 14, NANO.rvq.quantizers)
+
+
+def test_an_answer_without_a_motion_token_has_no_codes():
+    assert connector().generate(states(2, 0)).shape == (2, 0, NANO.rvq.quantizers)

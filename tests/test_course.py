@@ -96,6 +96,13 @@ def test_a_notebook_over_its_limit_is_stopped_with_its_kernel(kit):
     assert not [child for child in psutil.Process().children(recursive=True) if "ipykernel" in str(child)]
 
 
+def test_a_notebook_that_was_cut_off_while_it_was_written_is_told_from_its_log(tmp_path):
+    (tmp_path / "00.ipynb").write_text('{"cells": [{"outp', encoding="utf-8")
+    (tmp_path / "00.txt").write_bytes(b"starting\nNo space left: caf\xe9\n")
+    assert runner._what_failed(tmp_path / "00.ipynb", tmp_path / "00.txt").startswith("No space left")
+    assert runner._what_failed(tmp_path / "none.ipynb", tmp_path / "00.txt").startswith("No space left")
+
+
 def test_parameters_are_checked_before_anything_runs(kit, capsys):
     path = kit / "notebooks" / "03_rvq.ipynb"
     write_notebook(path, "steps")

@@ -1,5 +1,7 @@
 """The training loop: resumes exactly, never loses a result, says what is wrong in one line."""
 
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -60,7 +62,7 @@ def test_a_resume_file_of_another_network_is_refused_in_one_line(tmp_path):
         fit(network(), squared, batches, steps=3, lr=1e-2, path=tmp_path / "run")
 
 
-@pytest.mark.parametrize("other", [dict(steps=40), dict(seed=1), dict(name="another")])
+@pytest.mark.parametrize("other", [dict(steps=40), dict(seed=1), dict(name="another"), dict(settings=1)])
 def test_work_of_another_run_is_not_taken_up_silently(tmp_path, other):
     def dies(step):
         raise KeyboardInterrupt
@@ -70,6 +72,41 @@ def test_work_of_another_run_is_not_taken_up_silently(tmp_path, other):
         fit(network(), squared, dies, **run)
     with pytest.raises(ValueError, match="run.resume: belongs to another run .fit, 30 steps, seed 0.*delete it"):
         fit(network(), squared, batches, **{**run, **other})
+
+
+class Remembering(nn.Linear):
+    """Changes a buffer in every forward pass, as the motion tokenizer's codebooks do."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(4, 1)
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x):
+        self.mean.lerp_(x.mean(0), 0.1)
+        return super().forward(x - self.mean)
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_in_the_middle_of_a_step_resumes_to_the_same_weights(tmp_path, presses):
+    whole, cut, fresh, steps = Remembering(), Remembering(), Remembering(), []
+    fit(whole, squared, batches, steps=6, lr=1e-2)
+
+    def pressed(model, batch):
+        terms = squared(model, batch)
+        steps.append(1)
+        for _ in range(presses if len(steps) == 4 else 0):
+            signal.raise_signal(signal.SIGINT)
+        return terms
+
+    usual = signal.getsignal(signal.SIGINT)
+    run = dict(steps=6, lr=1e-2, path=tmp_path / "run", save_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, pressed, batches, **run)
+    assert len(steps) == 4 and signal.getsignal(signal.SIGINT) == usual
+    fit(fresh, squared, batches, **run)
+    for (name, a), b in zip(whole.state_dict().items(), fresh.state_dict().values()):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
 
 
 def test_a_diverging_loss_stops_the_run():

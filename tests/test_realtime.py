@@ -167,6 +167,13 @@ def test_answer_says_in_one_line_what_is_wrong_with_a_question(tmp_path, capsys,
     assert [p.name for p in out.iterdir()] == ["answer.txt"] and (out / "answer.txt").read_text() == "old"
 
 
+@pytest.mark.parametrize("temperature", ["nan", "-1", "inf"])
+def test_answer_refuses_a_temperature_that_means_nothing(tmp_path, capsys, temperature):
+    questions(tmp_path)
+    assert main(["answer", str(tmp_path / "whole.wav"), f"--temperature={temperature}"]) == 2
+    assert "expected 0 (greedy) to 10" in capsys.readouterr().err
+
+
 def test_answer_refuses_a_file_where_its_folder_should_be(tmp_path, capsys):
     questions(tmp_path)
     code = main(["answer", str(tmp_path / "whole.wav"), "--out", str(tmp_path / "text.wav")])

@@ -201,3 +201,29 @@ def test_the_mixture_holds_the_four_subtasks_and_only_asr_has_no_motion(examples
     with pytest.raises(ValueError, match="mixed: expected examples of AQAA and Repeat alone"):
         mixed(whole)
     assert {e.task for e in whole if e.codes is None} == {"ASR"} == {t for t, v in TASKS.items() if not v.motion}
+
+
+def test_merged_lora_is_not_trained_silently(vocabulary, examples):
+    net = model(vocabulary)
+    for layer in net.lora_layers():
+        layer.merge()
+    with pytest.raises(ValueError, match="LoRA has been merged into the language model; load the model anew"):
+        train(net, three_stages(CONFIG.training, examples, examples[:2]))
+
+
+def test_work_under_other_rates_is_not_taken_up_silently(vocabulary, examples, tmp_path):
+    stages = three_stages(CONFIG.training, examples, examples[:2])
+    train(model(vocabulary), stages, tmp_path / "run")
+    other = model(vocabulary)
+    other.config = other.config.override(training=dict(lite_lora_lr=0.5))
+    with pytest.raises(ValueError, match="belongs to another run"):
+        train(other, stages, tmp_path / "run")
+
+
+def test_a_model_with_depth_heads_is_loaded_by_a_profile_that_chooses_by_sharpness(vocabulary, tmp_path):
+    depth = CONFIG.override(connector=dict(heads_kind="depth", sharpness=None))
+    rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
+    A2LLM(depth, backbone(vocabulary), rvq).save(tmp_path / "depth.safetensors")
+    assert CONFIG.connector.sharpness is not None
+    loaded = A2LLM.load(tmp_path / "depth.safetensors", CONFIG, backbone(vocabulary), rvq)
+    assert loaded.connector.config.heads_kind == "depth"

@@ -25,6 +25,8 @@ from a2lite.backbone.tokens import IGNORE, Dialogue, Vocabulary
 from a2lite.config import BackboneConfig
 from a2lite.fit import Trace, fit, load_checkpoint, shuffled
 
+STEPS = ("text", "voice", "ears", "settling", "speech")
+
 
 def train_vocabulary(items: Sequence[Item], config: BackboneConfig) -> Vocabulary:
     """BPE over the items' texts and the prompts, the latter often enough to become whole words."""
@@ -153,11 +155,11 @@ def pretrain(
     model = Backbone(config, train_vocabulary(items, config))
     model.speech = items[0].speech
     course = Curriculum(items, model.vocabulary, config, seed)
-    options = dict(seed=seed, evaluate_every=evaluate_every, bfloat16=True)
+    run = dict(steps=["blind"] if without_question else list(STEPS), seed=seed, items=len(items), speech=model.speech)
+    run = json.loads(json.dumps({**run, **asdict(config)}))
+    options = dict(seed=seed, evaluate_every=evaluate_every, bfloat16=True, settings=run)
     plan = _control(model, course, dev, options) if without_question else _steps(model, course, dev, options)
     done = {name: path.with_name(f"{path.stem}.{name}.safetensors") for name in plan}
-    run = dict(steps=list(plan), seed=seed, items=len(items), speech=model.speech, **asdict(config))
-    run = json.loads(json.dumps(run))
     traces: dict[str, Trace] = {}
     for name, step in plan.items():
         if done[name].exists():

@@ -9,6 +9,7 @@ the question's text by ``QuestionEmotion``: the cascade that a careful engineer 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -107,7 +108,8 @@ def train(
         return dict(loss=terms["motion"], **terms)
 
     rate = training.lite_connector_lr or training.connector_lr
-    return fit(model, loss, batches, steps=steps, lr=rate, name="audio only", path=path, seed=seed)
+    settings = dict(examples=len(examples), training=asdict(training), connector=asdict(model.connector.config))
+    return fit(model, loss, batches, steps=steps, lr=rate, name="audio only", path=path, seed=seed, settings=settings)
 
 
 def predict(model: AudioOnly, examples: Sequence[Example], emotions: Sequence[int] | None = None) -> list[Tensor]:

@@ -154,7 +154,7 @@ def run_notebook(path: Path, profile: str, parameters: dict[str, Any], limit: fl
             status = "over limit"
         finally:
             _end(child)
-    error = "" if status == "ok" else _what_failed(target, log)
+    error = _what_failed(target, log) if status == "failed" else ""
     if status == "over limit":
         error = f"stopped after {limit:.0f} s; --minutes allows more"
     after = _stamps(folder / "artefacts")
@@ -178,13 +178,16 @@ def _end(child: subprocess.Popen) -> None:
 
 def _what_failed(target: Path, log: Path) -> str:
     """The first error among the executed notebook's outputs, else the last line that the process printed."""
-    cells = json.loads(target.read_text(encoding="utf-8"))["cells"] if target.exists() else []
+    try:
+        cells = json.loads(target.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError):  # it never got that far, or was cut off while writing
+        cells = []
     for cell in cells:
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
                 message = " ".join(output["evalue"].split())[:200]
                 return f"In [{cell['execution_count']}]: {output['ename']}: {message}"
-    lines = log.read_text(encoding="utf-8").split("\n")
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
 
 

@@ -8,7 +8,7 @@ lower_lip, left_corner and right_corner to vertex numbers.
 
 One rule where a measure is undefined: if the truth gives nothing to measure against (it does not move, it
 has no peaks), the result is nan, and the sample is left out of means; if only the prediction is empty, it
-gets the worst value (correlation 0, the whole clip as lag): a dead face cannot hide behind nan.
+gets what an unrelated one would (correlation 0, the whole clip as lag): a dead face cannot hide behind nan.
 """
 
 from a2lite.metrics.emotion import EmotionReadout, emotion_features

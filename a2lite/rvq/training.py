@@ -6,6 +6,7 @@ App. B of A2-LLM; run in notebooks/03_rvq_tokenization.ipynb.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -49,8 +50,7 @@ def train(
 ) -> tuple[MotionRVQ, Trace]:
     """Train on ``motions``, each (T, 58); with ``path`` the checkpoint is written, and returned as read back.
 
-    The paper's epochs (App. B) unless ``config.lite_steps`` says otherwise. ``config.batch`` is shared out among
-    the processes of ``accelerate launch``. Without a ``geometry``, Eq. 8 alone.
+    The paper's epochs (App. B) unless ``config.lite_steps`` says otherwise. Without a ``geometry``, Eq. 8 alone.
     """
     processes = PartialState(cpu=True)  # small enough for it
     torch.manual_seed(seed)
@@ -70,6 +70,7 @@ def train(
         name="rvq",
         path=path,
         seed=seed,
+        settings=dict(asdict(config), clips=len(motions), frames=len(crops.frames), geometry=geometry is not None),
     )
     if path is None:
         return model, trace

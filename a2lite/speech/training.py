@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,7 @@ def train(
         evaluate=evaluate,
         evaluate_every=evaluate_every,
         seed=seed,
+        settings=dict(asdict(config), waves=len(waves), samples=sum(map(len, waves))),
     )
     if path is None:
         return tokenizer, trace
