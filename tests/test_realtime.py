@@ -193,6 +193,7 @@ def test_other_rates_and_depths_and_silence_are_answered(avatar, tmp_path, rate,
 ASKED = {
     "afraid_submarine_loud": "Ah! The submarine is right behind you!",
     "angry_violin_plan": "We will look at the violin together in the morning.",
+    "happy_violin_plan": "We will look at the violin together in the morning.",
     "neutral_computer_steps": "First we bring the computer to the workshop. Then we write a letter to the mayor. "
     "After that we wait until Friday.",
     "sad_dinosaur_feel": "I feel so sorry about the dinosaur, my friend.",
@@ -205,12 +206,6 @@ def shipped():
     return Avatar.load("tiny")
 
 
-@pytest.mark.xfail(strict=True, reason="the shipped backbone mishears this one: bicycle (LOG.md)")
-def test_the_shipped_model_hears_the_sixth_question(shipped):
-    reply = shipped.answer(load_wav(QUESTIONS / "happy_violin_plan.wav"))
-    assert reply.text == ASKED["angry_violin_plan"], "the same request has the same words"
-
-
 def test_the_shipped_model_answers_a_voice_it_never_met_faster_than_it_speaks(shipped):
     replies = {name: shipped.answer(load_wav(QUESTIONS / f"{name}.wav")) for name in ASKED}
     assert {name: reply.text for name, reply in replies.items()} == ASKED
@@ -218,8 +213,7 @@ def test_the_shipped_model_answers_a_voice_it_never_met_faster_than_it_speaks(sh
         assert reply.summary.ended and reply.summary.rtf < 1
         assert len(reply.motion) * 640 == len(reply.wave) == 640 * len(reply.summary.codes)
         assert 0.02 < reply.motion[:, 50].max() < 0.5, "the jaw opens, in radians"
-    happy = shipped.answer(load_wav(QUESTIONS / "happy_violin_plan.wav"))
-    happy, angry = (reply.motion[:, :50].mean(0) for reply in (happy, replies["angry_violin_plan"]))
+    happy, angry = (replies[f"{emotion}_violin_plan"].motion[:, :50].mean(0) for emotion in ("happy", "angry"))
     assert (happy - angry).norm() > 0.5 * happy.norm(), "the same request, with another face"
 
 
