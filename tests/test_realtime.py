@@ -1,6 +1,7 @@
 """Streaming: the same answer as offline, segment by segment, and an `answer` that never leaves half a reply."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,8 +54,10 @@ def test_streamed_equals_offline(avatar, question, limit):
     torch.testing.assert_close(reply.wave, avatar.speech.decode(whole.codes[None])[0], atol=1e-4, rtol=0)
 
 
-def test_the_first_motion_leaves_after_exactly_the_first_segments_audio_tokens(avatar, question, monkeypatch):
-    spoken = []
+@pytest.mark.parametrize("segment", [1, 2, CONFIG.connector.segment])
+def test_the_first_motion_leaves_after_exactly_the_first_segments_audio_tokens(avatar, question, monkeypatch, segment):
+    spoken, connector = [], avatar.model.connector
+    monkeypatch.setattr(connector, "config", replace(connector.config, segment=segment))
 
     def counted(*args, **options):
         for step in generate(*args, **options):
@@ -63,7 +66,7 @@ def test_the_first_motion_leaves_after_exactly_the_first_segments_audio_tokens(a
 
     monkeypatch.setattr(realtime, "generate", counted)
     motion = next(e for e in avatar.stream(question, limit=95, **sampled()) if e.kind == "motion")
-    span = CONFIG.connector.segment * GROUP
+    span = segment * GROUP
     assert spoken.count("code") == span and len(motion.data) == span and motion.start == 0
 
 
