@@ -25,8 +25,6 @@ from a2lite.backbone.tokens import IGNORE, Dialogue, Vocabulary
 from a2lite.config import BackboneConfig
 from a2lite.fit import Trace, fit, load_checkpoint, shuffled
 
-STEPS = ("text", "voice", "ears", "settling", "speech")
-
 
 def train_vocabulary(items: Sequence[Item], config: BackboneConfig) -> Vocabulary:
     """BPE over the items' texts and the prompts, the latter often enough to become whole words."""
@@ -155,8 +153,8 @@ def pretrain(
     model = Backbone(config, train_vocabulary(items, config))
     model.speech = items[0].speech
     course = Curriculum(items, model.vocabulary, config, seed)
-    run = dict(steps=["blind"] if without_question else list(STEPS), seed=seed, items=len(items), speech=model.speech)
-    run = json.loads(json.dumps({**run, **asdict(config)}))
+    run = dict(without_question=without_question, seed=seed, items=len(items), speech=model.speech, **asdict(config))
+    run = json.loads(json.dumps(run))
     options = dict(seed=seed, evaluate_every=evaluate_every, bfloat16=True, settings=run)
     plan = _control(model, course, dev, options) if without_question else _steps(model, course, dev, options)
     done = {name: path.with_name(f"{path.stem}.{name}.safetensors") for name in plan}
