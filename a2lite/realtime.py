@@ -26,6 +26,7 @@ from a2lite.backbone.tasks import listen
 from a2lite.config import AudioConfig, Config, load_config
 from a2lite.fit import find_artefact
 from a2lite.flame import Flame, load_head
+from a2lite.people import dress
 from a2lite.player import Clip, save_page
 from a2lite.rvq import load as load_rvq
 from a2lite.speech import SpeechTokenizer
@@ -275,7 +276,7 @@ def clip_of(reply: Reply) -> Clip:
     head = load_head()
     motion = reply.motion if len(reply.motion) else torch.zeros(1, 58)
     vertices = Flame(head)(motion)
-    return Clip(vertices, head.faces, head.colours, audio=reply.wave, rate=RATE, fps=TOKEN_RATE, caption=reply.text)
+    return Clip(vertices, dress(head), audio=reply.wave, rate=RATE, fps=TOKEN_RATE, caption=reply.text)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from a2lite.flame import Flame, load_head, rotation_matrix
 from a2lite.flame.build import principal, split_units
 from a2lite.flame.head import EXPRESSION, IDENTITY, USED
 from a2lite.flame.sculptor.anatomy import Anatomy
+from a2lite.flame.sculptor.identity import Identity
 from a2lite.flame.sculptor.rig import Rig
 from a2lite.flame.sculptor.rings import CONTACT, MOUTH_CORNER
 from a2lite.flame.sculptor.topology import build_shell
@@ -250,6 +251,14 @@ def test_zero_pose_knows_no_rotation_but_keeps_the_jaw(head, flame):
     closed = motion.clone()
     closed[:, MotionConfig.jaw] = 0
     assert (flame(motion, zero_pose=True) - flame(closed, zero_pose=True)).abs().max() > 1e-3
+
+
+def test_a_trait_is_the_field_that_the_sculptor_gave_it(head, sculpted):
+    fields = Identity(sculpted.anatomy).fields()
+    assert head.traits == list(fields)
+    for name, field in fields.items():
+        moved = head.shapedirs[..., :IDENTITY] @ head.identity(**{name: 1.0})
+        assert np.abs(moved.numpy() - 1e-3 * field).max() < 3e-5, name
 
 
 def test_global_rotation_is_rigid_for_every_identity_lids_included(head):

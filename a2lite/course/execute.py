@@ -8,6 +8,7 @@ saved after every cell, and as HTML at the end, also when a cell failed. Exit co
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def execute(source: Path, target: Path, parameters: dict) -> bool:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("A2LITE_HEADLESS", "1")  # pictures for live views
     sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
     finished = execute(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.stdin.read()))
     sys.exit(0 if finished else 1)

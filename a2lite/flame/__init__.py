@@ -6,5 +6,6 @@ derives from FLAME's data. ``python -m a2lite.flame.build`` makes it anew.
 
 from a2lite.flame.head import FlameHead, load_head
 from a2lite.flame.model import Flame, rotation_matrix, skin
+from a2lite.flame.official import load_flame
 
-__all__ = ["Flame", "FlameHead", "load_head", "rotation_matrix", "skin"]
+__all__ = ["Flame", "FlameHead", "load_flame", "load_head", "rotation_matrix", "skin"]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from a2lite.flame.head import EYES, HEAD_FILE, HEAD_SHA256, JAW, USED
+from a2lite.flame.head import EYES, HEAD_FILE, HEAD_SHA256, IDENTITY, JAW, USED
 from a2lite.flame.sculptor.anatomy import Anatomy
 from a2lite.flame.sculptor.colours import colours
 from a2lite.flame.sculptor.identity import Identity
@@ -155,13 +155,14 @@ def build() -> bytes:
     performances = sampled_performances(len(units) // 2, rng)
     expression, coefficients = principal(np.stack(list(units.values())), performances)
     fields = np.stack([field.ravel() for field in people.values()]) * 1e-3
-    identity, _ = principal(fields, sampled_people(list(people), rng))
+    identity, traits = principal(fields, sampled_people(list(people), rng))
     weights = anatomy.skinning_weights()
     pose, places = pose_basis(rig, weights)
     bases = dict(identity=identity, expression=expression, pose=pose, eyelids=lid_terms(rig, count))
     arrays = dict(
         v_template=anatomy.rest * 1e-3, J_regressor=joint_regressor(anatomy), lbs_weights=weights, pose_places=places,
         au_expression=np.pad(coefficients, ((0, 0), (0, USED - len(units)))),
+        trait_identity=np.pad(traits, ((0, 0), (0, IDENTITY - len(people)))),
     )
     tensors = {key: torch.from_numpy(value.astype(np.float32)) for key, value in arrays.items()}
     tensors["colours"] = torch.from_numpy(colours(anatomy).astype(np.float16))
@@ -170,7 +171,7 @@ def build() -> bytes:
         tensors[key], tensors[f"{key}_step"] = whole_numbers(rows)
     for key, numbers in anatomy.regions().items():
         tensors[f"region.{key}"] = torch.from_numpy(np.sort(numbers).astype(np.int16))
-    names = json.dumps(dict(action_units=list(units), landmarks=anatomy.landmarks()))
+    names = json.dumps(dict(action_units=list(units), landmarks=anatomy.landmarks(), traits=list(people)))
     tensors["names"] = torch.frombuffer(bytearray(names.encode()), dtype=torch.uint8)
     return save({key: value.contiguous() for key, value in tensors.items()})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +24,7 @@ ROOT, NECK, JAW = range(3)  # joints
 EYES = (3, 4)  # left, right
 USED = MotionConfig.expression.stop  # expression components that the motion vector carries
 HEAD_FILE = Path(__file__).with_name("head.safetensors")
-HEAD_SHA256 = "37a0f61a94f65597069a63f0f4c1198d1c54111c71ccd398aeee2c3e3b5404a2"
+HEAD_SHA256 = "a8e8e8c087a7ac3fa5d01aacae58f01bb041c546761a73374ad0513f15f0a8fe"
 FAINT = 1e-5  # metres, RMS displacement of a filled-up component at coefficient 1
 
 
@@ -45,6 +45,9 @@ class FlameHead:
     colours: Tensor  # (5023, 3) linear RGB
     action_units: list[str]  # 36, each ending in _left or _right
     au_expression: Tensor  # (36, 50), the coefficients of each unit at strength 1
+    version: str = "built"  # or which of the official ones it is
+    traits: list[str] = field(default_factory=list)  # named ways in which heads differ; official heads have none
+    trait_identity: Tensor | None = None  # (20, 300), the coefficients of each trait at strength 1
 
     def expression(self, **units: float | Tensor | tuple) -> Tensor:
         """Named action units to expression coefficients, (50,), or (T, 50) where a strength is a (T,) tensor.
@@ -58,6 +61,16 @@ class FlameHead:
                 value = torch.as_tensor(value, dtype=torch.float32)
                 total = total + value[..., None] * self.au_expression[self.action_units.index(side)]
         return total
+
+    def identity(self, **traits: float) -> Tensor:
+        """Named traits to coefficients (300,): ``identity(jaw_width=1, lips=-0.5)``. ValueError on an unknown name."""
+        betas = torch.zeros(IDENTITY)
+        for name, strength in traits.items():
+            if name not in self.traits:
+                known = ", ".join(self.traits) or "none: this head has no named traits"
+                raise ValueError(f"{name!r} is no trait; expected one of {known}")
+            betas += strength * self.trait_identity[self.traits.index(name)]
+        return betas
 
     def _sides(self, name: str, strength: float | Tensor | tuple) -> list[tuple[str, float | Tensor]]:
         if name in self.action_units:
@@ -115,6 +128,8 @@ def unpack(data: bytes) -> FlameHead:
         colours=stored["colours"].float(),
         action_units=names["action_units"],
         au_expression=stored["au_expression"],
+        traits=names["traits"],
+        trait_identity=stored["trait_identity"],
     )
 
 

@@ -53,21 +53,27 @@ class Flame(nn.Module):
 
     ``betas`` (up to 300,) is the identity; it is part of the rest shape, so that joints move with it and
     rotations come after it. The lids' travel is scaled with the eyeballs.
+
+    ``lids="head"`` moves them at rest, so that they turn with the head. ``lids="smirk"`` adds them when all else is
+    done, in the frame of the room, as SMIRK does: its meshes to the digit, and wrong where the head turns.
     """
 
-    def __init__(self, head: FlameHead, betas: Tensor | None = None):
+    def __init__(self, head: FlameHead, betas: Tensor | None = None, lids: str = "head"):
         super().__init__()
+        if lids not in ("head", "smirk"):
+            raise ValueError(f"lids {lids!r}: expected head or smirk")
         betas = torch.zeros(0) if betas is None else torch.as_tensor(betas, dtype=torch.float32)
         if betas.ndim != 1 or len(betas) > IDENTITY:
             raise ValueError(f"betas: expected (n,) with n <= {IDENTITY}, got {tuple(betas.shape)}")
         template = head.v_template + head.shapedirs[..., : len(betas)] @ betas
         expression = head.shapedirs[..., IDENTITY:]  # (V, 3, 100)
-        lids = head.eyelids * _eye_scale(head, template)[:, None, None, None]
+        travel = head.eyelids * _eye_scale(head, template)[:, None, None, None]
+        self.lids = lids
         self.parents = head.parents.tolist()
         self.register_buffer("template", template, persistent=False)  # (V, 3)
         self.register_buffer("expression_basis", expression.permute(2, 0, 1).contiguous(), persistent=False)
         self.register_buffer("pose_basis", head.posedirs.unflatten(1, (-1, 3)).contiguous(), persistent=False)
-        self.register_buffer("lid_basis", lids, persistent=False)  # (2 sides, 2 terms, V, 3)
+        self.register_buffer("lid_basis", travel, persistent=False)  # (2 sides, 2 terms, V, 3)
         self.register_buffer("joints", head.J_regressor @ template, persistent=False)  # (5, 3)
         shifts = torch.einsum("jv,vdk->kjd", head.J_regressor, expression)
         self.register_buffer("joint_basis", shifts.contiguous(), persistent=False)  # (100, 5, 3)
@@ -101,10 +107,15 @@ class Flame(nn.Module):
         bend = (rotations[:, 1:] - torch.eye(3, dtype=psi.dtype, device=psi.device)).flatten(1)  # (B, 9 (J - 1))
         lid_terms = torch.stack([lids, 4 * lids * (1 - lids)], -1).flatten(1)  # (B, 4)
         template, basis, weights = self._part(joints, count, vertices)
-        shaped = template + (torch.cat([psi, bend, lid_terms], 1) @ basis).unflatten(-1, (-1, 3))  # (B, V, 3)
+        last = len(basis) if self.lids == "head" else len(basis) - 4  # rows that act before the pose
+        moved = torch.cat([psi, bend, lid_terms], 1)
+        shaped = template + (moved[:, :last] @ basis[:last]).unflatten(-1, (-1, 3))  # (B, V, 3)
         at = self.joints[list(joints)] + torch.einsum("bk,kjd->bjd", psi, self.joint_basis[:count, list(joints)])
         parents = [-1 if j == ROOT else joints.index(self._carrier(self.parents[j], joints)) for j in joints]
-        return skin(shaped, at, rotations, parents, weights).reshape(*lead, -1, 3)
+        posed = skin(shaped, at, rotations, parents, weights)
+        if self.lids == "smirk":
+            posed = posed + (moved[:, last:] @ basis[last:]).unflatten(-1, (-1, 3))
+        return posed.reshape(*lead, -1, 3)
 
     def _carrier(self, joint: int, joints: tuple[int, ...]) -> int:
         while joint not in joints:

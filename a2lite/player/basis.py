@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+STEP = 1.5e-5  # metres, to which a direction at its strongest is rounded: smaller numbers pack better
+
 
 @dataclass
 class Basis:
@@ -47,7 +49,7 @@ def compress(vertices: np.ndarray, tolerance: float = 2e-4, limit: int = 80) -> 
     while _farthest(rest) >= tolerance and len(scales) < min(limit, len(vertices)):
         weights = along[:, len(scales)]
         direction = weights @ rest  # (3 V,)
-        scale = max(np.abs(direction).max() / 32767, 1e-20)
+        scale = max(np.abs(direction).max() / 32767, STEP / np.abs(weights).max())
         directions.append(np.round(direction / scale).astype(np.int16))
         scales.append(scale)
         rest = rest - np.outer(weights, directions[-1] * np.float32(scale))

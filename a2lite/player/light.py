@@ -24,11 +24,9 @@ STUDIO = {
 SKIN_GLOSS, EYE_GLOSS = 0.2, 1.0
 
 
-def glossiness(count: int, faces: np.ndarray) -> np.ndarray:
-    """(V,) how much each vertex shines: parts that hang apart from the skin are eyeballs, and wet."""
-    part = connected_components(_neighbours(count, faces), directed=False)[1]
-    skin = np.bincount(part).argmax()
-    return np.where(part == skin, SKIN_GLOSS, EYE_GLOSS).astype(np.float32)
+def apart(count: int, faces: np.ndarray) -> np.ndarray:
+    """(V,) the number of the connected piece that each vertex belongs to."""
+    return connected_components(_neighbours(count, faces), directed=False)[1]
 
 
 def light_shares(vertices: np.ndarray, faces: np.ndarray, pixels: int = 96) -> np.ndarray:

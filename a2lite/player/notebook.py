@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from PIL import Image
+
 from a2lite import ROOT
 from a2lite.config import PROFILES
 from a2lite.player.clip import Clip
 from a2lite.player.page import page, write_page
-from a2lite.player.picture import png, strip
+from a2lite.player.picture import jpeg, strip
 
 
 @dataclass
@@ -26,19 +28,29 @@ class Player:
             f'<iframe srcdoc="{escape(self.html)}" title="face player" allow="autoplay" '
             'style="width: 100%; max-width: 560px; height: 520px; border: 0; border-radius: 10px"></iframe>'
         )
-        return {"text/html": frame, "image/png": self.strip, "text/plain": "face player"}
+        return {"text/html": frame, "image/jpeg": self.strip, "text/plain": "face player"}
 
 
-def show(clip: Clip, save: str | None = None, strip_from: float = 0.0) -> Player:
-    """The player of ``clip``, as the last value of a cell.
+@dataclass
+class Picture:
+    """A picture as the last value of a cell, as JPEG."""
+
+    image: Image.Image
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return {"image/jpeg": jpeg(self.image), "text/plain": "picture"}
+
+
+def show(*clips: Clip, save: str | None = None, strip_from: float = 0.0, heat: float = 0.0) -> Player:
+    """The player of a clip, or of several side by side (``page``), as the last value of a cell.
 
     ``save="tiny/answer"`` also writes the page to ``runs/tiny/players/answer.html``, which the course's index
-    page shows. The output carries both the page (text/html) and the strip (image/png), which begins at second
+    page shows. The output carries both the page (text/html) and the strip (image/jpeg), which begins at second
     ``strip_from``, so that a committed notebook may drop the first and keep the second.
     """
     path = None if save is None else _place(save)
-    pictures = png(strip(clip, start=strip_from))
-    player = Player(page(clip, pictures), pictures)
+    pictures = jpeg(strip(clips[0], start=strip_from))
+    player = Player(page(*clips, pictures=pictures, heat=heat), pictures)
     if path is not None:
         write_page(path, player.html)
     return player

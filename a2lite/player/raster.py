@@ -7,10 +7,19 @@ import numpy as np
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V, 3), (F, 3) -> (V, 3) unit normals, the mean of the adjoining faces weighted by their areas."""
+    return unit(_crosses(vertices, faces))
+
+
+def areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V,) square metres of the surface around each vertex, along its normal."""
+    return np.linalg.norm(_crosses(vertices, faces), axis=1)
+
+
+def _crosses(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) sums of the adjoining faces' cross products."""
     a, b, c = vertices[faces].transpose(1, 0, 2)  # each (F, 3)
     across = np.repeat(np.cross(b - a, c - a), 3, axis=0)  # (3 F, 3)
-    total = [np.bincount(faces.ravel(), across[:, axis], len(vertices)) for axis in range(3)]
-    return unit(np.stack(total, axis=1))
+    return np.stack([np.bincount(faces.ravel(), across[:, axis], len(vertices)) for axis in range(3)], axis=1)
 
 
 def rasterise(xy: np.ndarray, depth: np.ndarray, faces: np.ndarray, width: int, height: int):
@@ -57,9 +66,10 @@ def axes(towards: np.ndarray) -> np.ndarray:
     return np.stack([right, np.cross(towards, right), towards])
 
 
-def camera_for(vertices: np.ndarray) -> dict:
-    """The camera of a face (V, 3): far enough off to flatter, the end of the neck out of sight."""
+def camera_for(vertices: np.ndarray, top: float = -np.inf) -> dict:
+    """The camera of a face (V, 3): far enough off to flatter, the end of the neck out of sight, hair up to ``top``."""
     low, high = vertices.min(0), vertices.max(0)
+    high[1] = max(high[1], top)
     height = float((high - low)[1])
     middle = (low + high) / 2 + [0, 0.02 * height, 0]
     return {"middle": middle.tolist(), "height": height, "distance": 3.6 * height, "focal": 7.7}

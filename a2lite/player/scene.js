@@ -1,69 +1,164 @@
-// The face: decodes the clip, blends the shape of a moment, draws it with WebGL2.
+// The faces: each decodes its clip and blends the shape of a moment; three.js draws them side by side.
 
-const VERTEX = `#version 300 es
+// Light is worked out at the vertices, of which a tessellated face has plenty, so that a machine without a graphics
+// card keeps up; what is finer than they are, the skin's detail and the glint of wet eyes, at the pixels.
+const VERTEX = `
 in vec3 position, normal;
 in vec4 paint;                    // root of the linear colour, gloss
 in vec2 light;                    // shares of ambient and of key light that reach the vertex
-uniform mat3 rotation, camera;    // columns: the rows of the head's rotation; right, up, towards the eye
-uniform vec3 shift, eye;
-uniform vec2 focal, range;        // in half widths and half heights; near and far
-out vec3 at, facing, skin;
-out vec3 finish;                  // ambient share, key share, gloss
+in float error;                   // metres from the clip it is compared with
+in vec3 spot;                     // place in the picture of the skin's detail, share of it
+in float squeeze;                 // how much of its surface the skin has lost
+uniform mat4 modelMatrix, viewMatrix, projectionMatrix;
+uniform mat3 turn;                // the resting face's directions -> the scene's
+uniform vec3 cameraPosition, sky[1], ground[1], direction[4], colour[4], wrap[4];
+out vec3 skin, lit, shine;
+out vec4 fine;                    // spot, squeeze
+out vec2 steeper;                 // how much darker it gets per slope to the right and upwards
+out float off;
+out vec3 at, facing;              // only for what is wet
+out vec2 wet;                     // gloss, share of key light
 void main() {
-  at = position * rotation + shift;
-  facing = normal * rotation;
-  skin = paint.rgb * paint.rgb;
-  finish = vec3(light, paint.a);
-  vec3 seen = (at - eye) * camera;
-  float depth = (-seen.z * (range.y + range.x) - 2.0 * range.x * range.y) / (range.y - range.x);
-  gl_Position = vec4(seen.xy * focal, depth, -seen.z);
-}`;
-
-const FRAGMENT = `#version 300 es
-precision highp float;
-in vec3 at, facing, skin, finish;
-uniform vec3 eye, sky, ground, direction[4], colour[4], wrap[4];
-out vec4 pixel;
-void main() {
-  vec3 normal = normalize(facing), toEye = normalize(eye - at);
-  float gloss = finish.z;
-  vec3 diffuse = finish.x * mix(ground, sky, 0.5 + 0.5 * normal.y), shine = vec3(0.0);
+  vec4 place = modelMatrix * vec4(position, 1.0);
+  vec3 up = normalize(mat3(modelMatrix) * normal), toEye = normalize(cameraPosition - place.xyz), change = vec3(0.0);
+  lit = light.x * mix(ground[0], sky[0], 0.5 + 0.5 * up.y);
+  shine = vec3(0.0);
   for (int i = 0; i < 4; i++) {
-    float reach = i == 0 ? finish.y : finish.x;
-    diffuse += reach * clamp((dot(normal, direction[i]) + wrap[i]) / (1.0 + wrap[i]), 0.0, 1.0) * colour[i];
-    if (i < 2) {                    // the rims only draw the outline
-      float glint = pow(max(dot(normal, normalize(toEye + direction[i])), 0.0), 20.0 + 160.0 * gloss);
-      shine += mix(reach, 1.0, gloss) * glint * gloss * (0.5 + gloss) * colour[i];
+    float reach = i == 0 ? light.y : light.x;
+    vec3 share = clamp((dot(up, direction[i]) + wrap[i]) / (1.0 + wrap[i]), 0.0, 1.0);
+    lit += reach * share * colour[i];
+    change += reach * dot(step(0.001, share) * colour[i] / (1.0 + wrap[i]), vec3(1.0 / 3.0))
+      * (direction[i] - up * dot(up, direction[i]));
+    if (i < 2 && paint.a < 0.6) {   // the rims only draw the outline
+      float glint = pow(max(dot(up, normalize(toEye + direction[i])), 0.0), 20.0 + 160.0 * paint.a);
+      shine += mix(reach, 1.0, paint.a) * glint * paint.a * (0.5 + paint.a) * colour[i];
     }
   }
-  vec3 linear = skin * diffuse + shine;
-  pixel = vec4(pow(clamp(linear / (1.0 + 0.18 * linear), 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
+  steeper = spot.z * (change * turn).xy;
+  skin = paint.rgb * paint.rgb;
+  at = place.xyz;
+  facing = up;
+  wet = vec2(paint.a, light.y);
+  fine = vec4(spot, squeeze);
+  off = error;
+  gl_Position = projectionMatrix * viewMatrix * place;
 }`;
 
-function decode(text, Type) {
-  const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
-  return new Type(bytes.buffer);
+const SHOWN = `
+vec3 shown(vec3 linear) {
+  return pow(clamp(linear / (1.0 + 0.18 * linear), 0.0, 1.0), vec3(1.0 / 2.2));
+}`;
+
+const FRAGMENT = `
+precision highp float;
+in vec3 skin, lit, shine, at, facing;
+in vec4 fine;
+in vec2 steeper, wet;
+in float off;
+uniform sampler2D slopes, tones;  // of relief and folds, to the right and upwards; 0.5 is none
+uniform vec2 steep;               // slopes at the end of either
+uniform vec3 cameraPosition, direction[4], colour[4];
+uniform float heat;               // metres at the end of the scale; 0 shows the skin
+out vec4 pixel;
+${SHOWN}
+vec3 scale(float t) {             // grey, yellow, red, dark red
+  vec3 low = mix(vec3(0.42, 0.43, 0.45), vec3(0.85, 0.62, 0.10), clamp(3.0 * t, 0.0, 1.0));
+  return mix(low, mix(vec3(0.75, 0.06, 0.03), vec3(0.16, 0.0, 0.03), clamp(3.0 * t - 2.0, 0.0, 1.0)),
+    clamp(3.0 * t - 1.0, 0.0, 1.0));
+}
+void main() {
+  vec3 paint = skin, diffuse = lit, glints = shine;
+  if (heat > 0.0) {
+    paint = scale(off / heat);
+    glints = vec3(0.0);
+  } else if (fine.z > 0.0) {
+    vec4 both = (texture(slopes, fine.xy) * 255.0 - 128.0) / 127.0;
+    diffuse *= max(1.0 - dot(steeper, steep.x * both.xy + fine.w * steep.y * both.zw) / dot(lit, vec3(1.0 / 3.0)), 0.1);
+    paint *= 1.0 + fine.z * (texture(tones, fine.xy).r * 255.0 / 128.0 - 1.0);
+  }
+  if (wet.x > 0.6 && heat == 0.0) {
+    vec3 normal = normalize(facing), toEye = normalize(cameraPosition - at);
+    for (int i = 0; i < 2; i++) {
+      float glint = pow(max(dot(normal, normalize(toEye + direction[i])), 0.0), 20.0 + 160.0 * wet.x);
+      glints += glint * wet.x * (0.5 + wet.x) * colour[i];
+    }
+  }
+  pixel = vec4(shown(paint * diffuse + glints), 1.0);
+}`;
+
+// What a face wears has small triangles, and much of it lies behind the rest: nothing is left to the pixels.
+const WORN = VERTEX.replace("void main() {", `out vec3 seen;${SHOWN}\nvoid main() {`)
+  .replace("gl_Position", "seen = shown(skin * lit + shine);\n  gl_Position");
+const PLAIN = `
+precision mediump float;
+in vec3 seen;
+out vec4 pixel;
+void main() { pixel = vec4(seen, 1.0); }`;
+
+const decode = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+const KINDS = { f4: Float32Array, i2: Int16Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, d2: Uint16Array };
+
+function numbers(arrays, kind, start, count) {
+  const found = new KINDS[kind](arrays, start, count);
+  if (kind !== "d2") return found;
+  const summed = found.slice();                    // steps; sums wrap round at 65536
+  for (let n = 1; n < count; n++) summed[n] += summed[n - 1];
+  return summed;
+}
+
+// A clip or part of one, with the arrays in the place of [kind, first byte, count].
+function filled(part, arrays) {
+  const read = value => {
+    if (Array.isArray(value)) return value[0] in KINDS ? numbers(arrays, ...value) : value.map(read);
+    return value?.constructor === Object ? filled(value, arrays) : value;
+  };
+  return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, read(value)]));
+}
+
+// Unit normals of the first ``count`` numbers of places: means of the adjoining faces', weighted by area. ``sizes`` are
+// the lengths of those sums.
+function setNormals(p, faces, count, out, sizes = null) {
+  out.fill(0);
+  for (let f = 0; f < faces.length; f += 3) {
+    const a = 3 * faces[f], b = 3 * faces[f + 1], c = 3 * faces[f + 2];
+    const ux = p[b] - p[a], uy = p[b + 1] - p[a + 1], uz = p[b + 2] - p[a + 2];
+    const vx = p[c] - p[a], vy = p[c + 1] - p[a + 1], vz = p[c + 2] - p[a + 2];
+    const x = uy * vz - uz * vy, y = uz * vx - ux * vz, z = ux * vy - uy * vx;
+    for (const i of [a, b, c]) { out[i] += x; out[i + 1] += y; out[i + 2] += z; }
+  }
+  for (let n = 0; n < count; n += 3) {
+    const size = Math.hypot(out[n], out[n + 1], out[n + 2]) || 1;
+    if (sizes) sizes[n / 3] = size;
+    for (let i = n; i < n + 3; i++) out[i] /= size;
+  }
+}
+
+// Row ``frame`` of poses (12 numbers: rotation row by row, shift), a fraction blends two neighbours.
+function poseAt(poses, frame, out) {
+  const last = poses.length / 12 - 1, first = Math.min(Math.floor(frame), last), next = Math.min(first + 1, last);
+  const part = Math.min(frame, last) - first;
+  for (let i = 0; i < 12; i++) out[i] = (1 - part) * poses[12 * first + i] + part * poses[12 * next + i];
+  return out;
 }
 
 // The shape of a moment: mean + weights * basis, its normals, and one round of Phong tessellation (Boubekeur
 // and Alexa 2008): the middle of every edge moves towards the tangent planes of its ends, for round outlines.
 class Shape {
-  constructor(clip) {
+  constructor(clip, tessellated) {
     this.frames = clip.frames;
     this.rank = clip.directions;
-    this.mean = decode(clip.mean, Float32Array);
-    this.basis = decode(clip.basis, Int16Array);
-    this.weights = decode(clip.weights, Float32Array);
-    this.poses = decode(clip.poses, Float32Array);
-    this.coarse = decode(clip.faces, Uint16Array);
-    this.split();
-    this.positions = new Float32Array(this.mean.length + 3 * this.ends.length / 2);
+    [this.mean, this.basis, this.weights, this.poses] = [clip.mean, clip.basis, clip.weights, clip.poses];
+    [this.coarse, this.spun] = [clip.faces, clip.spun];
+    this.count = this.mean.length + (this.spun ? 3 * (this.spun.starts.length - 1) : 0);
+    [this.ends, this.faces] = tessellated ? this.split() : [[], Uint32Array.from(this.coarse)];
+    this.positions = new Float32Array(this.count + 3 * this.ends.length / 2);
     this.normals = new Float32Array(this.positions.length);
+    this.sizes = new Float32Array(this.count / 3); // of each vertex's surface
     this.pose = new Float32Array(12);              // rotation row by row, shift
   }
 
   split() {                                        // the middle of edge e becomes vertex count + e
-    const middles = new Map(), ends = [], faces = [], count = this.mean.length / 3;
+    const middles = new Map(), ends = [], faces = [], count = this.count / 3;
     const middle = (a, b) => {
       const key = Math.min(a, b) * 65536 + Math.max(a, b);
       if (!middles.has(key)) {
@@ -77,8 +172,7 @@ class Shape {
       const [ab, bc, ca] = [middle(a, b), middle(b, c), middle(c, a)];
       faces.push(a, ab, ca, b, bc, ab, c, ca, bc, ab, bc, ca);
     }
-    this.ends = Uint16Array.from(ends);
-    this.faces = Uint32Array.from(faces);
+    return [Uint16Array.from(ends), Uint32Array.from(faces)];
   }
 
   spread(values, width) {                          // per vertex -> per vertex and middle, for paint and light
@@ -93,34 +187,29 @@ class Shape {
   set(frame) {                                     // a fraction blends two neighbouring frames
     const first = Math.floor(frame), next = Math.min(first + 1, this.frames - 1), part = frame - first;
     const mix = (table, width, i) => (1 - part) * table[first * width + i] + part * table[next * width + i];
-    for (let i = 0; i < 12; i++) this.pose[i] = mix(this.poses, 12, i);
+    poseAt(this.poses, frame, this.pose);
     this.positions.set(this.mean);
     for (let k = 0; k < this.rank; k++) {
       const weight = mix(this.weights, this.rank, k), start = k * this.mean.length;
       for (let n = 0; n < this.mean.length; n++) this.positions[n] += weight * this.basis[start + n];
     }
-    this.setNormals();
+    if (this.spun) this.spin(this.spun);
+    setNormals(this.positions, this.coarse, this.count, this.normals, this.sizes);
     this.setMiddles();
   }
 
-  setNormals() {                                   // means of the adjoining faces', weighted by area
-    const p = this.positions, out = this.normals.fill(0), count = this.mean.length;
-    for (let f = 0; f < this.coarse.length; f += 3) {
-      const a = 3 * this.coarse[f], b = 3 * this.coarse[f + 1], c = 3 * this.coarse[f + 2];
-      const ux = p[b] - p[a], uy = p[b + 1] - p[a + 1], uz = p[b + 2] - p[a + 2];
-      const vx = p[c] - p[a], vy = p[c + 1] - p[a + 1], vz = p[c + 2] - p[a + 2];
-      const x = uy * vz - uz * vy, y = uz * vx - ux * vz, z = ux * vy - uy * vx;
-      for (const i of [a, b, c]) { out[i] += x; out[i + 1] += y; out[i + 2] += z; }
-    }
-    for (let n = 0; n < count; n += 3) {
-      const size = Math.hypot(out[n], out[n + 1], out[n + 2]) || 1;
-      for (let i = n; i < n + 3; i++) out[i] /= size;
+  spin({ starts, vertices, shares }) {               // further vertices: weighted sums of the skin's
+    const p = this.positions;
+    for (let row = 0, o = this.mean.length; row + 1 < starts.length; row++, o += 3) {
+      p[o] = p[o + 1] = p[o + 2] = 0;
+      for (let k = starts[row]; k < starts[row + 1]; k++)
+        for (let i = 0; i < 3; i++) p[o + i] += shares[k] * p[3 * vertices[k] + i];
     }
   }
 
   setMiddles() {
     const p = this.positions, normal = this.normals;
-    for (let e = 0, o = this.mean.length; e < this.ends.length; e += 2, o += 3) {
+    for (let e = 0, o = this.count; e < this.ends.length; e += 2, o += 3) {
       const a = 3 * this.ends[e], b = 3 * this.ends[e + 1];
       let rise = 0, fall = 0;                      // half the edge along either normal
       for (let i = 0; i < 3; i++) {
@@ -136,55 +225,163 @@ class Shape {
   }
 }
 
-// Draws a shape, lit as in a studio, seen by a camera that goes round it.
-class Scene {
-  constructor(canvas, clip) {
+// The picture of the skin's detail as two textures: slopes of its heights, and its tone.
+function textures({ image, size, heights }) {
+  const [wide, high] = [image.width, image.height], pen = new OffscreenCanvas(wide, high).getContext("2d");
+  pen.drawImage(image, 0, 0);
+  const pixels = pen.getImageData(0, 0, wide, high).data, slopes = new Uint8Array(4 * wide * high);
+  const tones = new Uint8Array(4 * wide * high), steep = STEEP;
+  const inside = (n, end) => Math.min(Math.max(n, 0), end - 1);
+  const at = (x, y, channel) => pixels[4 * (inside(y, high) * wide + inside(x, wide)) + channel];
+  for (let y = 0, o = 0; y < high; y++)
+    for (let x = 0; x < wide; x++, o += 4) {
+      tones[o] = at(x, y, 0);
+      for (let k = 0; k < 2; k++) {                // relief, folds
+        const metres = heights[k] / 127;
+        const right = (at(x + 1, y, k + 1) - at(x - 1, y, k + 1)) * metres / (2 * size[0] / wide);
+        const up = (at(x, y - 1, k + 1) - at(x, y + 1, k + 1)) * metres / (2 * size[1] / high);
+        slopes[o + 2 * k] = Math.round(128 + 127 * Math.max(-1, Math.min(1, right / steep[k])));
+        slopes[o + 2 * k + 1] = Math.round(128 + 127 * Math.max(-1, Math.min(1, up / steep[k])));
+      }
+    }
+  return [slopes, tones].map(data => {
+    const texture = new THREE.DataTexture(data, wide, high);
+    texture.minFilter = texture.magFilter = THREE.LinearFilter;
+    texture.needsUpdate = true;
+    return texture;
+  });
+}
+const STEEP = [0.5, 1.5];
+
+// A mesh that its matrix moves; ``arrays`` are name -> [values, width, whether bytes stand for 0 to 1].
+function meshOf(arrays, faces, material) {
+  const geometry = new THREE.BufferGeometry();
+  for (const [name, [values, width, unit]] of Object.entries(arrays))
+    geometry.setAttribute(name, new THREE.BufferAttribute(values, width, unit));
+  geometry.setIndex(new THREE.BufferAttribute(faces, 1));
+  const mesh = new THREE.Mesh(geometry, material);
+  mesh.frustumCulled = mesh.matrixAutoUpdate = false;
+  return mesh;
+}
+
+function place(mesh, [a, b, c, d, e, f, g, h, i, x, y, z]) {
+  mesh.matrix.set(a, b, c, x, d, e, f, y, g, h, i, z, 0, 0, 0, 1);
+  mesh.matrixWorldNeedsUpdate = true;
+}
+
+// Something stiff that a face wears, such as hair.
+class Part {
+  constructor(part, material) {
+    const places = Float32Array.from(part.places), faces = part.faces, normals = new Float32Array(places.length);
+    for (let n = 3; n < places.length; n++) places[n] += places[n - 3];
+    for (let n = 0; n < places.length; n++) places[n] *= part.step;
+    setNormals(places, faces, places.length, normals);
+    this.poses = part.poses;
+    this.pose = new Float32Array(12);
+    this.mesh = meshOf({
+      position: [places, 3], normal: [normals, 3], paint: [part.paint, 4, true],
+      light: [part.light, 2, true], error: [new Float32Array(places.length / 3), 1],
+      spot: [new Uint8Array(places.length), 3, true], squeeze: [new Float32Array(places.length / 3), 1],
+    }, faces, material);
+    this.mesh.renderOrder = -1;                    // before the face, which then need not be drawn under the hair
+  }
+
+  set(frame) { place(this.mesh, poseAt(this.poses, frame, this.pose)); }
+}
+
+// One clip's mesh and what it wears, in a scene of its own.
+class Face {
+  constructor(clip, studio, tessellated) {
+    const shape = this.shape = new Shape(clip, tessellated);
+    this.errors = new Float32Array(shape.positions.length / 3);
+    this.squeeze = new Float32Array(this.errors.length);
+    this.detail = clip.detail;
+    this.material = this.paint(studio, VERTEX, FRAGMENT);
+    const spots = clip.detail ? shape.spread(clip.detail.spots, 3) : new Uint16Array(shape.positions.length);
+    this.mesh = meshOf({
+      position: [shape.positions, 3], normal: [shape.normals, 3], error: [this.errors, 1],
+      spot: [spots, 3, true], squeeze: [this.squeeze, 1],
+      paint: [shape.spread(clip.paint, 4), 4, true],
+      light: [shape.spread(clip.light, 2), 2, true],
+    }, shape.faces, this.material);
+    const worn = this.paint(studio, WORN, PLAIN);
+    this.parts = clip.parts.map(part => new Part(part, worn));
+    this.scene = new THREE.Scene().add(this.mesh, ...this.parts.map(part => part.mesh));
+    this.camera = clip.camera;
+  }
+
+  paint(studio, vertexShader, fragmentShader) {
+    const uniforms = { heat: { value: 0 } };
+    for (const [name, rows] of Object.entries(studio)) uniforms[name] = { value: rows.flat() };
+    const [slopes, tones] = this.textures = this.textures || (this.detail ? textures(this.detail) : [null, null]);
+    Object.assign(uniforms, {
+      slopes: { value: slopes }, tones: { value: tones }, steep: { value: STEEP },
+      turn: { value: new Array(9).fill(0) },
+    });
+    return new THREE.RawShaderMaterial({
+      vertexShader, fragmentShader, glslVersion: THREE.GLSL3, side: THREE.DoubleSide, uniforms,
+    });
+  }
+
+  set(frame) {
+    this.shape.set(Math.min(frame, this.shape.frames - 1));
+    place(this.mesh, this.shape.pose);
+    for (const part of this.parts) part.set(frame);
+    if (this.detail) this.refine(this.detail, this.shape.pose);
+    for (const name of ["position", "normal", "squeeze"]) this.mesh.geometry.attributes[name].needsUpdate = true;
+  }
+
+  refine({ upright, area, squeeze }, pose) {       // which way the resting face looks now; where the skin is squeezed
+    const turn = this.material.uniforms.turn.value;
+    for (let column = 0; column < 3; column++)
+      for (let row = 0; row < 3; row++) {
+        turn[3 * column + row] = 0;
+        for (let k = 0; k < 3; k++) turn[3 * column + row] += pose[3 * row + k] * upright[3 * k + column];
+      }
+    const { sizes, ends, count } = this.shape, out = this.squeeze;
+    for (let v = 0; v < count / 3; v++) out[v] = Math.max(0, Math.min(1, squeeze * (1 - sizes[v] / area[v])));
+    for (let e = 0, v = count / 3; e < ends.length; e += 2, v++) out[v] = (out[ends[e]] + out[ends[e + 1]]) / 2;
+  }
+
+  compare(other, heat) {                           // heat: metres at the end of the scale, 0 for none
+    this.material.uniforms.heat.value = heat;
+    if (!heat) return;
+    const [p, q, m, n] = [this.shape.positions, other.shape.positions, this.shape.pose, other.shape.pose];
+    for (let v = 0; v < this.errors.length; v++) {
+      let sum = 0;
+      for (let r = 0; r < 3; r++) {
+        let gap = m[9 + r] - n[9 + r];
+        for (let i = 0; i < 3; i++) gap += m[3 * r + i] * p[3 * v + i] - n[3 * r + i] * q[3 * v + i];
+        sum += gap * gap;
+      }
+      this.errors[v] = Math.sqrt(sum);
+    }
+    this.mesh.geometry.attributes.error.needsUpdate = true;
+  }
+}
+
+function withoutCard() {                           // whether the processor draws: then speed matters more than edges
+  const gl = document.createElement("canvas").getContext("webgl2");
+  const info = gl && gl.getExtension("WEBGL_debug_renderer_info");
+  const name = info ? gl.getParameter(info.UNMASKED_RENDERER_WEBGL) : "";
+  if (gl) gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|software|basic render/i.test(name);
+}
+
+// Draws the faces in a row, seen by cameras that go round them together.
+class Stage {
+  constructor(canvas, clips, studio, arrays) {
     this.canvas = canvas;
-    this.gl = canvas.getContext("webgl2", { antialias: true });
-    if (!this.gl) throw new Error("no WebGL2");
-    this.clip = clip;
-    this.shape = new Shape(clip);
-    this.program = this.compile();
-    this.fill();
+    const antialias = !(this.slow = withoutCard()), gl = canvas.getContext("webgl2", { antialias, alpha: true });
+    if (!gl) throw new Error("no WebGL2");
+    this.renderer = new THREE.WebGLRenderer({ canvas, context: gl, antialias, alpha: true });
+    this.renderer.setClearColor(0, 0);
+    this.renderer.setScissorTest(true);
+    this.lens = new THREE.PerspectiveCamera();
+    this.faces = clips.map(clip => new Face(filled(clip, arrays), studio, !this.slow));
+    this.heat = 0;
     this.reset();
   }
-
-  compile() {
-    const gl = this.gl, program = gl.createProgram();
-    for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
-      const shader = gl.createShader(kind);
-      gl.shaderSource(shader, source);
-      gl.compileShader(shader);
-      gl.attachShader(program, shader);
-    }
-    gl.linkProgram(program);
-    if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
-    gl.useProgram(program);
-    return program;
-  }
-
-  fill() {                                         // what stays: faces, paint, light, lamps
-    const gl = this.gl, { clip, shape } = this;
-    gl.enable(gl.DEPTH_TEST);
-    this.positions = this.attribute("position", 3, gl.FLOAT, shape.positions);
-    this.normals = this.attribute("normal", 3, gl.FLOAT, shape.normals);
-    this.attribute("paint", 4, gl.UNSIGNED_BYTE, shape.spread(decode(clip.paint, Uint8Array), 4));
-    this.attribute("light", 2, gl.UNSIGNED_BYTE, shape.spread(decode(clip.light, Uint8Array), 2));
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
-    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, shape.faces, gl.STATIC_DRAW);
-    for (const [name, rows] of Object.entries(clip.studio)) gl.uniform3fv(this.uniform(name), rows.flat());
-  }
-
-  attribute(name, width, type, values) {
-    const gl = this.gl, buffer = gl.createBuffer(), place = gl.getAttribLocation(this.program, name);
-    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
-    gl.bufferData(gl.ARRAY_BUFFER, values, gl.DYNAMIC_DRAW);
-    gl.enableVertexAttribArray(place);
-    gl.vertexAttribPointer(place, width, type, true, 0, 0);
-    return buffer;
-  }
-
-  uniform(name) { return this.gl.getUniformLocation(this.program, name); }
 
   reset() { [this.yaw, this.pitch, this.zoom] = [0.0, 0.0, 1.0]; }
 
@@ -195,35 +392,30 @@ class Scene {
 
   scale(factor) { this.zoom = Math.min(6, Math.max(0.5, this.zoom * factor)); }
 
-  draw(frame) {
-    const gl = this.gl;
-    this.shape.set(frame);
-    for (const name of ["positions", "normals"]) {
-      gl.bindBuffer(gl.ARRAY_BUFFER, this[name]);
-      gl.bufferSubData(gl.ARRAY_BUFFER, 0, this.shape[name]);
-    }
-    gl.uniformMatrix3fv(this.uniform("rotation"), false, this.shape.pose.subarray(0, 9));
-    gl.uniform3fv(this.uniform("shift"), this.shape.pose.subarray(9));
-    this.look();
-    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-    gl.drawElements(gl.TRIANGLES, this.shape.faces.length, gl.UNSIGNED_INT, 0);
+  draw(frame, playing = false) {
+    const [wide, high] = [Math.max(1, this.canvas.clientWidth), Math.max(1, this.canvas.clientHeight)];
+    this.renderer.setPixelRatio(this.slow ? (playing ? 0.6 : 1) : window.devicePixelRatio || 1);
+    this.renderer.setSize(wide, high, false);
+    const each = wide / this.faces.length;
+    for (const face of this.faces) face.set(frame);
+    this.faces.forEach((face, i) => {
+      if (i) face.compare(this.faces[0], this.heat);
+      this.look(face.camera, each / high);
+      this.renderer.setViewport(i * each, 0, each, high);
+      this.renderer.setScissor(i * each, 0, each, high);
+      this.renderer.render(face.scene, this.lens);
+    });
   }
 
-  look() {                                         // sizes the canvas and sets the camera
-    const gl = this.gl, { middle, height, distance, focal } = this.clip.camera;
-    const scale = window.devicePixelRatio || 1;
-    const wide = Math.max(1, Math.round(scale * this.canvas.clientWidth));
-    const high = Math.max(1, Math.round(scale * this.canvas.clientHeight));
-    if (this.canvas.width !== wide) this.canvas.width = wide;
-    if (this.canvas.height !== high) this.canvas.height = high;
-    gl.viewport(0, 0, wide, high);
+  look({ middle, height, distance, focal }, aspect) {
     const [sy, cy] = [Math.sin(this.yaw), Math.cos(this.yaw)];
     const [sp, cp] = [Math.sin(this.pitch), Math.cos(this.pitch)];
-    const towards = [sy * cp, sp, cy * cp];
-    gl.uniform3fv(this.uniform("eye"), middle.map((m, i) => m + distance * towards[i]));
-    gl.uniformMatrix3fv(this.uniform("camera"), false, [cy, 0, -sy, -sy * sp, cp, -cy * sp, ...towards]);
-    const half = focal * this.zoom * Math.min(1, wide / high / 0.75);
-    gl.uniform2f(this.uniform("focal"), half * high / wide, half);
-    gl.uniform2f(this.uniform("range"), distance - height, distance + height);
+    const half = focal * this.zoom * Math.min(1, aspect / 0.75);
+    this.lens.position.set(...middle.map((m, i) => m + distance * [sy * cp, sp, cy * cp][i]));
+    this.lens.lookAt(...middle);
+    Object.assign(this.lens, {
+      aspect, fov: 360 / Math.PI * Math.atan(1 / half), near: distance - height, far: distance + height,
+    });
+    this.lens.updateProjectionMatrix();
   }
 }

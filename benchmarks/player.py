@@ -1,0 +1,80 @@
+"""Does the player keep up without a graphics card? ``python benchmarks/player.py [--person NAME]`` prints one JSON object.
+
+Ten seconds of speech and motion at 480 x 400 in headless Chromium with software rendering: frames shown a second (of
+25), how late they are against the sound, its drift, the time one frame takes, and what the page weighs. Nothing should
+run beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from a2lite import ROOT
+from a2lite.flame import Flame, load_head
+from a2lite.people import PEOPLE, dress
+from a2lite.player import Clip, save_page
+
+sys.path.insert(0, str(ROOT / "tests"))
+from browser import SOFTWARE, Browser  # noqa: E402
+
+WATCH = """new Promise(done => {
+  const seen = [], look = () => {
+    seen.push([clock.currentTime, Number(document.body.dataset.frame)]);
+    clock.paused || clock.currentTime > 9.8 ? done(seen) : setTimeout(look, 4);
+  };
+  toggle();
+  setTimeout(look, 300);
+})"""
+FRAME = """(() => {
+  const gl = stage.renderer.getContext(), pixel = new Uint8Array(4), start = performance.now();
+  for (let i = 0; i < 20; i++) {
+    stage.draw(i + 0.5, true);
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
+  }
+  return (performance.now() - start) / 20;
+})()"""
+
+
+def spoken(person: str) -> Clip:
+    """Ten seconds of a head that talks, smiles, blinks and turns."""
+    head, time = load_head(), torch.arange(250) / 25
+    motion = torch.zeros(250, 58)
+    talk = torch.sin(2 * torch.pi * 3.1 * time).clamp(min=0)
+    motion[:, :50] = head.expression(smile=0.5 + 0.4 * torch.sin(time), part=0.3 * talk, outer_brow=torch.sin(time))
+    motion[:, 50], motion[:, 54] = 0.2 * talk, 0.3 * torch.sin(0.9 * time)
+    motion[:, 56:] = torch.exp(-(((time % 2.3 - 1) / 0.08) ** 2))[:, None]
+    vertices = Flame(head, PEOPLE[person].betas(head))(motion)
+    return Clip(vertices, dress(head, person), 0.3 * np.sin(np.arange(160000) * 0.05))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--person", default="robin", choices=PEOPLE)
+    person = parser.parse_args().person
+    with tempfile.TemporaryDirectory() as folder:
+        browser = Browser(Path(folder) / "browser", *SOFTWARE)
+        page = save_page(Path(folder) / "page.html", spoken(person))
+        browser.open(page.as_uri())
+        frame = browser.js(FRAME)
+        seconds, frames = np.array(browser.js(WATCH)).T
+        browser.close()
+        late, third = seconds - frames / 25, len(seconds) // 3
+        print(json.dumps({
+            "person": person,
+            "frames shown a second": round(len(np.unique(frames.round(2))) / (seconds[-1] - seconds[0]), 1),
+            "late, median ms": round(1000 * float(np.median(late)), 1),
+            "drift over ten seconds, ms": round(1000 * float(np.median(late[-third:]) - np.median(late[:third])), 2),
+            "one frame, ms": round(frame, 1),
+            "page, kB": round(page.stat().st_size / 1000),
+        }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

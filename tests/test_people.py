@@ -1,0 +1,117 @@
+"""Made-up people: what they wear fits their faces and goes where it should."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from a2lite.flame import Flame, load_head
+from a2lite.people import PEOPLE, Person, dress
+from a2lite.player import Clip, page, render
+
+HEAD = load_head()
+
+
+def face(person: str = "robin", lids: float = 0.0, jaw: float = 0.0, turn: float = 0.0, **units) -> np.ndarray:
+    """(5023, 3)"""
+    motion = torch.zeros(58)
+    motion[:50], motion[50], motion[54], motion[56:] = HEAD.expression(**units), jaw, turn, lids
+    return Flame(HEAD, PEOPLE[person].betas(HEAD))(motion).numpy()
+
+
+def worn(look, name: str):
+    (part,) = (part for part in look.parts if part.name == name)
+    return part
+
+
+def placed(part, vertices: np.ndarray) -> np.ndarray:
+    rotations, shifts = part.poses(vertices[None])
+    return part.vertices @ rotations[0].T + shifts[0]
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+def test_everybody_has_a_face_of_their_own_and_hair_that_leaves_it_free(person):
+    look, neutral = dress(HEAD, person), face(person)
+    assert person == "robin" or np.abs(neutral - face()).max() > 2e-3
+    hair = worn(look, "hair").vertices
+    before_the_face = (np.abs(hair[:, 0]) < 0.045) & (hair[:, 1] < 0.06) & (hair[:, 2] > 0.04)
+    assert not before_the_face.any()
+    assert sum(len(part.vertices) for part in look.parts) < 40_000
+
+
+def test_a_name_nobody_has_is_refused_and_own_people_are_welcome():
+    with pytest.raises(ValueError, match="person 'zoe': expected one of robin, ada"):
+        dress(HEAD, "zoe")
+    with pytest.raises(ValueError, match="'jaw' is no trait; expected one of jaw_width"):
+        Person(dict(jaw=1.0)).betas(HEAD)
+    assert dress(HEAD, Person(style="bob", hair="red")).parts
+
+
+def test_an_official_head_goes_bare():
+    look = dress(replace(HEAD, version="FLAME 2020"))
+    assert not look.parts and look.spun is None and len(look.faces) == 9976
+
+
+def test_teeth_are_of_bone():
+    look, still, moved = dress(HEAD), face(), face(jaw=0.3, smile=1.0, funnel=0.5)
+    assert np.abs(placed(worn(look, "upper teeth"), moved) - worn(look, "upper teeth").vertices).max() < 3e-4
+    lower = worn(look, "lower teeth")
+    assert placed(lower, moved)[:, 1].mean() < lower.vertices[:, 1].mean() - 0.015
+    lips = still[HEAD.regions["lips"]]
+    for name in ("upper teeth", "lower teeth", "tongue"):
+        assert worn(look, name).vertices[:, 2].max() < lips[:, 2].max() - 3e-3  # behind the lips
+
+
+def test_hair_turns_with_the_head_and_not_with_the_brows():
+    hair = worn(dress(HEAD), "hair")
+    assert np.abs(placed(hair, face(inner_brow=1.0, jaw=0.3)) - hair.vertices).max() < 1.5e-3
+    turned = face(turn=0.5)
+    assert np.abs(placed(hair, turned) - hair.vertices).max() > 0.03
+
+
+def test_strands_are_sums_of_the_skin_and_lashes_close_with_the_lids():
+    look, count = dress(HEAD), 5023
+    np.testing.assert_allclose(np.asarray(look.spun.sum(1)), 1, atol=1e-5)
+    shown = [look.extend(face(lids=closed)[None])[0] for closed in (0.0, 1.0)]
+    margin = HEAD.landmarks["left_eye_outer"] + np.arange(1, 18)  # of the upper lid
+    lash = np.nonzero(np.isin(look.spun[:60].indices, margin))[0].size
+    assert lash > 0
+    for vertices in shown:
+        lids = vertices[HEAD.landmarks["left_eye_outer"] + np.arange(36)]
+        tips = vertices[count + 4 : count + 5 * 30 : 5]
+        gap = np.linalg.norm(tips[:, None] - lids[None], axis=-1).min(1)
+        assert 0.002 < gap.min() and gap.max() < 0.011
+    assert shown[1][count + 4 : count + 150 : 5, 1].mean() < shown[0][count + 4 : count + 150 : 5, 1].mean() - 3e-3
+
+
+def test_folds_show_where_the_skin_is_squeezed_and_nowhere_else():
+    look = dress(HEAD)
+    squeezed = lambda **units: look.detail.squeezed(face(**units), look.skin)  # noqa: E731
+    assert squeezed().max() < 1e-4
+    forehead, cheeks = HEAD.regions["forehead"].numpy(), np.abs(face()[:, 1] + 0.02) < 0.01
+    raised = squeezed(inner_brow=1.0, outer_brow=1.0)
+    assert raised[forehead].mean() > 0.1 > raised[cheeks].mean()
+
+
+def test_detail_changes_the_light_on_the_face_and_not_on_the_hair():
+    look, shape = dress(HEAD, "emil"), face("emil")
+    plain = replace(look, detail=None)
+    with_it, without = (render(shape, one, width=120, height=150) for one in (look, plain))
+    change = np.abs(with_it - without).max(-1)
+    assert change[60:110, 40:80].mean() > 0.01 > change[:30].mean()
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+def test_four_seconds_of_anybody_with_sound_weigh_less_than_a_megabyte(person):
+    time = torch.arange(100) / 25
+    motion = torch.zeros(100, 58)
+    talk = torch.sin(2 * torch.pi * 3.1 * time).clamp(min=0)
+    motion[:, :50] = HEAD.expression(smile=0.5 + 0.4 * torch.sin(time), part=0.3 * talk, outer_brow=torch.sin(time))
+    motion[:, 50], motion[:, 54] = 0.2 * talk, 0.3 * torch.sin(0.9 * time)
+    motion[:, 56:] = torch.exp(-(((time % 2.3 - 1) / 0.08) ** 2))[:, None]
+    vertices = Flame(HEAD, PEOPLE[person].betas(HEAD))(motion)
+    clip = Clip(vertices, dress(HEAD, person), 0.1 * np.sin(np.arange(64000) * 0.1))
+    held = re.findall(r'id="(?:clip|arrays)">(.*?)</script>', page(clip, pictures=b"none"), re.S)
+    assert sum(map(len, held)) < 1_000_000
