@@ -1,4 +1,4 @@
-"""Does the player keep up without a graphics card? ``python benchmarks/player.py [--person NAME]`` prints one JSON object.
+"""Does the player keep up without a graphics card? ``python benchmarks/player.py`` prints one JSON object.
 
 Ten seconds of speech and motion at 480 x 400 in headless Chromium with software rendering: frames shown a second (of
 25), how late they are against the sound, its drift, the time one frame takes, and what the page weighs. Nothing should

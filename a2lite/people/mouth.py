@@ -60,16 +60,16 @@ def _row(sizes: list[tuple[float, float]], front: float, bend: float, edge: floa
             outward = np.array([-slope * side, 0, 1]) / np.hypot(slope, 1)
             across = np.array([1, 0, slope * side]) / np.hypot(slope, 1)
             place = np.array([side * where, edge, front - bend * where**2])
-            parts.append(_tooth(place, across, outward, width * 1.03, height, up, number, side))
+            parts.append(_tooth(place, across, outward, width * 1.08, height, up, number, side))
     return _join(parts)
 
 
 def _tooth(place, across, outward, width, height, up, number, side):
     """A crown: narrower at the gum, its edges turned inward, a root of gum above it."""
     u, v = np.meshgrid(np.linspace(-1, 1, 7), np.linspace(0, 1, 9), indexing="ij")  # across; edge to gum
-    pointed = 0.9 if number == 2 else 0.25  # canines
-    taper = 1 - 0.22 * v**2 - 0.08 * (1 - v) ** 6
-    bulge = 1.5 * (1 - np.abs(u) ** 3.2) * (1 - 0.55 * v) - 2.2 * np.abs(u) ** 6 - 1.8 * (1 - v) ** 8
+    pointed = 0.7 if number == 2 else 0.12  # canines
+    taper = 1 - 0.16 * v**2 - 0.04 * (1 - v) ** 6
+    bulge = 1.5 * (1 - np.abs(u) ** 3.2) * (1 - 0.55 * v) - 1.5 * np.abs(u) ** 8 - 1.2 * (1 - v) ** 8
     rise = height * v + pointed * np.abs(u) ** 1.7 * (1 - v) + 0.5 * np.abs(u) ** 6 * (1 - v)
     p = place + (u * taper * width / 2)[..., None] * across + bulge[..., None] * outward
     p[..., 1] += up * (rise - 0.0)
@@ -84,7 +84,7 @@ def _tooth(place, across, outward, width, height, up, number, side):
 
 def _tongue(arch: np.ndarray):
     """A flattened half ellipsoid behind the lower teeth, with a groove along its middle."""
-    front, floor, half = arch[:, 2].max() - 2.0, arch[:, 1].max() - 1.5, 0.72 * np.abs(arch[:, 0]).max()
+    front, floor, half = arch[:, 2].max() - 2.0, arch[:, 1].max() + 0.5, 0.72 * np.abs(arch[:, 0]).max()
     s, u = np.meshgrid(np.linspace(0, 1, 16), np.linspace(-1, 1, 13), indexing="ij")  # tip to root; right to left
     round_tip = np.sqrt(1 - (1 - np.minimum(s / 0.32, 1)) ** 2)
     x = u * half * round_tip * (0.82 + 0.18 * s)
@@ -113,5 +113,5 @@ def _light(points: np.ndarray, head: np.ndarray) -> np.ndarray:
     """Less light the deeper in the mouth, (P, 2)."""
     lips = head[:3931, 2][np.abs(head[:3931, 1] + 42) < 4].max()
     depth = np.clip((lips - points[:, 2]) / 40, 0, 1)  # 0 at the lips
-    share = 0.95 * (1 - depth) ** 1.5 + 0.05
+    share = 0.95 * (1 - depth) ** 1.2 + 0.08
     return np.stack([share, 0.8 * share], 1).astype(np.float32)
