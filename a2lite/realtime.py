@@ -23,11 +23,12 @@ from a2lite.a2llm import A2LLM
 from a2lite.audio import RATE, load_wav, save_wav
 from a2lite.backbone import Backbone, Dialogue, align_tail, generate
 from a2lite.backbone.tasks import listen
+from a2lite.backbone.tokens import AUDIO_PER_TEXT
 from a2lite.config import AudioConfig, Config, load_config
 from a2lite.fit import find_artefact
 from a2lite.flame import Flame, load_head
 from a2lite.people import dress
-from a2lite.player import Clip, save_page
+from a2lite.player import Clip, Tokens, save_page
 from a2lite.rvq import load as load_rvq
 from a2lite.speech import SpeechTokenizer
 from a2lite.speech import load as load_speech
@@ -54,12 +55,14 @@ class Event:
 @dataclass
 class Summary:
     """How an answer went. ``ttft``, ``ttfa``: seconds from the question to the first audio token and to the first
-    facial motion; ``rtf``: generation time over duration (Sec. 6.1). ``ended`` is False where the limit cut it."""
+    facial motion; ``rtf``: generation time over duration (Sec. 6.1). ``codes`` are the audio tokens, ``motion_codes``
+    the N_q levels of each motion token. ``ended`` is False where the limit cut it."""
 
     ttft: float | None = None
     ttfa: float | None = None
     total: float = 0.0
     codes: list[int] = field(default_factory=list)
+    motion_codes: list[list[int]] = field(default_factory=list)
     ended: bool = False
 
     @property
@@ -82,9 +85,13 @@ class Turn:
 
 @dataclass
 class Reply:
-    """A whole answer: text, wave (samples,) at 16 kHz, motion (T, 58) at 25 fps, and how it went."""
+    """A whole answer: text, wave (samples,) at 16 kHz, motion (T, 58) at 25 fps, and how it went.
+
+    ``pieces`` are the text's tokens, each with its place in the answer, in seconds.
+    """
 
     text: str = ""
+    pieces: list[tuple[float, str]] = field(default_factory=list)
     wave: Tensor = field(default_factory=lambda: torch.zeros(0))
     motion: Tensor = field(default_factory=lambda: torch.zeros(0, 58))
     summary: Summary = field(default_factory=Summary)
@@ -99,6 +106,7 @@ class Face:
         self.decoder = model.rvq.stream()
         self.waiting: list[Tensor] = []
         self.previous: Tensor | None = None
+        self.codes: list[list[int]] = []
 
     def push(self, hidden: Tensor) -> Tensor | None:
         """H (d,) of the next audio token -> motion (span, 58) of the segment it completes, or None."""
@@ -115,6 +123,7 @@ class Face:
     def _segment(self, hidden: Tensor) -> Tensor:
         self.previous = self.model.connector.step(hidden[None], self.previous)
         self.waiting = []
+        self.codes += self.previous[0].tolist()
         return self.decoder.step(self.previous)[0]
 
 
@@ -194,7 +203,7 @@ class Avatar:
         limit = min(limit or self.model.backbone.config.max_new_tokens, room)
         face, voice = Face(self.model), Voice(self.speech, self.config.realtime.voice_chunk)
         written, said, frames, samples = [], "", 0, 0
-        vocabulary, codes = self.model.backbone.vocabulary, summary.codes
+        vocabulary, codes, summary.motion_codes = self.model.backbone.vocabulary, summary.codes, face.codes
         for step in generate(self.model.backbone, dialogue, limit=limit, temperature=temperature, generator=generator):
             summary.ended = step.kind == "eot"
             if step.kind == "text":
@@ -225,13 +234,15 @@ class Avatar:
 
     def answer(self, question: Tensor, history: Sequence[Turn] = (), **options) -> Reply:
         """``stream``, collected."""
-        reply, pieces = Reply(), {"text": [], "audio": [], "motion": []}
+        reply, pieces = Reply(), {"audio": [], "motion": []}
         for event in self.stream(question, history, **options):
             if event.kind == "end":
                 reply.summary = event.data
+            elif event.kind == "text":
+                reply.pieces.append((event.start, event.data))
             else:
                 pieces[event.kind].append(event.data)
-        reply.text = "".join(pieces["text"]).strip()
+        reply.text = "".join(piece for _, piece in reply.pieces).strip()
         if pieces["audio"]:
             reply.wave = torch.cat(pieces["audio"])
         if pieces["motion"]:
@@ -272,11 +283,30 @@ def _timing(summary: Summary) -> dict[str, float | bool | None]:
 
 
 def clip_of(reply: Reply) -> Clip:
-    """The reply on the kit's own head, for the player."""
+    """The reply on the kit's own head, for the player, with the tokens that the model wrote."""
     head = load_head()
     motion = reply.motion if len(reply.motion) else torch.zeros(1, 58)
-    vertices = Flame(head)(motion)
-    return Clip(vertices, dress(head), audio=reply.wave, rate=RATE, fps=TOKEN_RATE, caption=reply.text)
+    return Clip(
+        Flame(head)(motion), dress(head), reply.wave, RATE, TOKEN_RATE, caption=reply.text, tokens=_rows(reply)
+    )
+
+
+def _rows(reply: Reply) -> list[Tokens]:
+    """Text by groups of TA4, audio tokens, and the first level of each motion token."""
+    text = [""] * (1 + max((_group(start) for start, _ in reply.pieces), default=-1))
+    for start, piece in reply.pieces:
+        text[_group(start)] += piece
+    codes, levels = reply.summary.codes, reply.summary.motion_codes
+    rows = [
+        Tokens("text", TOKEN_RATE / AUDIO_PER_TEXT, [piece.strip() for piece in text]),
+        Tokens("audio", TOKEN_RATE, [str(code) for code in codes]),
+        Tokens("motion", TOKEN_RATE * len(levels) / max(len(reply.motion), 1), [str(first) for first, *_ in levels]),
+    ]
+    return [row for row in rows if row.labels]
+
+
+def _group(start: float) -> int:
+    return round(start * TOKEN_RATE) // AUDIO_PER_TEXT
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,7 +12,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# What is heard beside what is drawn: the clip's sound climbs evenly, so its loudness, read from the sound graph, tells
+# the second that is heard; no clock of the player has a part in it.
+LISTEN = """
+const ears = new AudioContext(), tap = ears.createAnalyser(), wave = new Float32Array(tap.fftSize = 256);
+ears.createMediaElementSource(clock).connect(tap).connect(ears.destination);
+const seen = [], drawn = draw;
+draw = () => {
+  tap.getFloatTimeDomainData(wave);
+  const heard = (wave[255] / 0.9 + 1) / 2 * duration;
+  drawn();
+  if (!clock.paused) seen.push([performance.now() / 1000, heard, Number(document.body.dataset.frame)]);
+};
+ears.resume().then(() => ears.state === "running")"""
+
 SOFTWARE = ("use-angle=swiftshader", "enable-unsafe-swiftshader")
+
+
+def climbing(seconds: float, rate: int = 16000) -> np.ndarray:
+    """A sound for ``Browser.listen``."""
+    return np.linspace(-0.9, 0.9, round(seconds * rate), dtype=np.float32)
 
 
 class Browser:
@@ -84,6 +103,14 @@ class Browser:
     def picture(self) -> np.ndarray:
         """(400, 480, 3) of the player's face, without title and controls."""
         return self.screen()[40:440]
+
+    def listen(self, start: float, seconds: float) -> np.ndarray:
+        """(N, 3) while the page plays: seconds that went by, the second heard, the frame drawn. Needs ``climbing``."""
+        if self.js("typeof ears") == "undefined":
+            self.js(LISTEN)
+        self.js(f"seen.length = 0; seek({start}); clock.paused && toggle()")
+        time.sleep(seconds)
+        return np.array(self.js("clock.paused || toggle(); seen"))
 
     def key(self, key: str):
         for kind in ("keyDown", "keyUp"):

@@ -111,3 +111,17 @@ def test_without_ffmpeg_an_mp4_is_refused_in_one_line(clip, tmp_path):
 def test_an_mp4_has_the_picture_and_the_sound(clip, tmp_path):
     film = save_mp4(tmp_path / "face.mp4", clip, height=120).read_bytes()
     assert film[4:8] == b"ftyp" and b"avc1" in film and b"mp4a" in film
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_film_lasts_as_long_as_its_sound(clip, tmp_path):
+    long = Clip(clip.vertices[:5], clip.look, np.tile(clip.audio, 2))
+    film = save_mp4(tmp_path / "long.mp4", long, height=114).read_bytes()
+    place = film.index(b"mvhd") + 16  # version, flags, two dates; then ticks per second and length
+    ticks, length = struct.unpack_from(">II", film, place)
+    assert length / ticks == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_film_of_an_odd_height_is_refused(clip, tmp_path):
+    with pytest.raises(ValueError, match="save_mp4 height 121: expected an even number"):
+        save_mp4(tmp_path / "face.mp4", clip, height=121)

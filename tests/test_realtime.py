@@ -15,7 +15,7 @@ from a2lite.a2llm import A2LLM
 from a2lite.audio import load_wav, save_wav
 from a2lite.backbone import Backbone, Vocabulary, align_tail, answer, generate
 from a2lite.config import load_config
-from a2lite.realtime import Avatar, Reply, Turn, save_reply
+from a2lite.realtime import Avatar, Reply, Turn, clip_of, save_reply
 from a2lite.rvq import MotionRVQ
 from a2lite.speech import SpeechTokenizer
 
@@ -128,6 +128,17 @@ def test_history_changes_the_answer_and_a_question_too_long_is_refused(avatar, q
     assert len(after.ids) > len(plain.ids) + 10
     with pytest.raises(ValueError, match="question of 60 s: takes .* positions and leaves no room"):
         avatar.dialogue(torch.zeros(16000 * 60))
+
+
+def test_a_replys_clip_shows_every_token_the_model_wrote(avatar, question):
+    reply = avatar.answer(question, limit=95, **sampled())
+    text, audio, motion = clip_of(reply).tokens
+    assert "".join("".join(text.labels).split()) == "".join(reply.text.split())
+    assert audio.labels == [str(code) for code in reply.summary.codes] and audio.rate == 25
+    codes = torch.tensor([reply.summary.motion_codes])
+    torch.testing.assert_close(avatar.model.motion(codes)[0], reply.motion, atol=1e-5, rtol=1e-5)
+    assert motion.labels == [str(first) for first in codes[0, :, 0].tolist()] and motion.rate == 25 / GROUP
+    assert clip_of(Reply()).tokens == []
 
 
 def test_a_reply_is_written_whole_and_leaves_other_files_alone(avatar, question, tmp_path):

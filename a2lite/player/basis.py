@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+TOLERANCE = 2e-4  # metres, by which a vertex may be off
 STEP = 1.5e-5  # metres, to which a direction at its strongest is rounded: smaller numbers pack better
 
 
@@ -33,7 +34,7 @@ class Basis:
         return shapes @ self.rotations.transpose(0, 2, 1) + self.shifts[:, None]
 
 
-def compress(vertices: np.ndarray, tolerance: float = 2e-4, limit: int = 80) -> Basis:
+def compress(vertices: np.ndarray, tolerance: float = TOLERANCE, limit: int = 80) -> Basis:
     """(T, V, 3) metres to the ``Basis`` with fewest directions, at most ``limit``, error < ``tolerance``.
 
     Motion that no ``limit`` directions describe (it does not come from 58 parameters) keeps a larger

@@ -153,23 +153,28 @@ def _write(path: Path, content: bytes) -> Path:
 def save_mp4(path: str | Path, clip: Clip, height: int = 480) -> Path:
     """Draw the clip frame by frame, ``height`` (even) pixels high, and let ffmpeg make an H.264 film with its sound.
 
-    RuntimeError in one line where there is no ffmpeg, or it fails.
+    Where the sound is longer than the motion the last frame stays. ValueError for an odd height, RuntimeError in one
+    line where there is no ffmpeg, or it fails.
     """
+    if height < 2 or height % 2:
+        raise ValueError(f"save_mp4 height {height}: expected an even number of pixels, as 480; H.264 takes no other")
     path, ffmpeg = Path(path), shutil.which("ffmpeg")
     if ffmpeg is None:
         raise RuntimeError(f"{path}: an MP4 needs ffmpeg, which is not installed; save_page and save_glb do without")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for i, vertices in enumerate(clip.vertices):
-            drawn = render(vertices, clip.look, clip.light, clip.camera, height * 6 // 5, height)
+            drawn = render(vertices, clip.look, clip.light, clip.camera, 2 * round(0.6 * height), height)
             Image.fromarray((drawn * 255 + 0.5).astype(np.uint8)).save(place / f"{i:05d}.png")
         command = [ffmpeg, "-y", "-loglevel", "error", "-framerate", str(clip.fps), "-i", str(place / "%05d.png")]
         if clip.audio is not None:
             (place / "sound.wav").write_bytes(wav_bytes(clip))
             command += ["-i", str(place / "sound.wav"), "-c:a", "aac"]
         film = place / "film.mp4"
-        command += ["-c:v", "libx264", "-pix_fmt", "yuv420p", str(film)]
+        stays = clip.duration - len(clip.vertices) / clip.fps
+        still = ["-vf", f"tpad=stop_mode=clone:stop_duration={stays:.3f}"] if stays > 0 else []
+        command += [*still, "-c:v", "libx264", "-pix_fmt", "yuv420p", str(film)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{path}: ffmpeg failed: {done.stderr.strip().splitlines()[-1:]}")
+            raise RuntimeError(f"{path}: ffmpeg failed: {' '.join(done.stderr.split()) or done.returncode}")
         return _write(path, film.read_bytes())

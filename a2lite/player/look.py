@@ -35,6 +35,17 @@ class Part:
     rest: np.ndarray
     name: str = "part"
 
+    def __post_init__(self) -> None:
+        count, told = len(self.vertices), f"part {self.name}"
+        if not 0 < count < 65536:
+            raise ValueError(f"{told} vertices: {count}; expected 1 to 65535")
+        for name, shape in (("colours", (count, 3)), ("light", (count, 2)), ("rest", (len(self.anchor), 3))):
+            if np.shape(getattr(self, name)) != shape:
+                raise ValueError(f"{told} {name}: got shape {np.shape(getattr(self, name))}; expected {shape}")
+        low, high = np.min(self.faces), np.max(self.faces)
+        if low < 0 or high >= count:
+            raise ValueError(f"{told} faces: indices {low} to {high}; expected 0 to {count - 1}")
+
     def poses(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rotations (T, 3, 3) and shifts (T, 3) that carry it with the faces (T, V, 3)."""
         return rigid(self.rest, vertices[:, self.anchor])
@@ -102,6 +113,8 @@ class Look:
         low, high = self.colours.min(), self.colours.max()
         if low < 0 or high > 1:
             raise ValueError(f"look colours: from {low:.3g} to {high:.3g}; expected linear RGB in [0, 1]")
+        if self.spun is not None and sum(self.spun.shape) != len(self.colours):
+            raise ValueError(f"look spun: got {self.spun.shape}; expected (E, V) with V + E = {len(self.colours)}")
 
     @property
     def count(self) -> int:

@@ -49,6 +49,8 @@ def show(*clips: Clip, save: str | None = None, strip_from: float = 0.0, heat: f
     ``strip_from``, so that a committed notebook may drop the first and keep the second.
     """
     path = None if save is None else _place(save)
+    if not clips:
+        raise ValueError("show: no clip; expected one or more")
     pictures = jpeg(strip(clips[0], start=strip_from))
     player = Player(page(*clips, pictures=pictures, heat=heat), pictures)
     if path is not None:

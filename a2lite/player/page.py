@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -20,7 +21,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from a2lite.player.basis import Basis, compress
+from a2lite.player.basis import TOLERANCE, Basis, compress
 from a2lite.player.clip import Clip
 from a2lite.player.light import STUDIO
 from a2lite.player.look import SQUEEZE, Part, rigid
@@ -44,7 +45,7 @@ def page(*clips: Clip, pictures: bytes | None = None, heat: float = 0.0) -> str:
         "names": "".join(f"<span>{escape(clip.title)}</span>" for clip in clips) if len(clips) > 1 else "",
         "texts": _texts(clips),
         "strip": _base64(pictures or jpeg(strip(clips[0]))),
-        "clip": json.dumps(content).replace("</", "<\\/"),
+        "clip": json.dumps(content).replace("<", "\\u003c"),
         "arrays": _base64(gzip.compress(bytes(arrays.data), mtime=0)),
         "three": _base64(files("a2lite.player").joinpath("vendor/three.js.gz").read_bytes()),
         "scene": _own_file("scene.js"),
@@ -75,8 +76,10 @@ def _check(clips: Sequence[Clip], heat: float) -> None:
     rates = sorted({clip.fps for clip in clips})
     if len(rates) > 1:
         raise ValueError(f"page: clips of {rates} frames a second; expected one rate, they share a clock")
-    counts = sorted({clip.vertices.shape[1] for clip in clips})
-    if heat and (len(clips) < 2 or len(counts) > 1):
+    if not 0 <= heat < 1:
+        raise ValueError(f"page: heat {heat:g}; expected metres at the scale's end, as 0.01, or 0 for none")
+    if heat and (len(clips) < 2 or any(not np.array_equal(clip.faces, clips[0].faces) for clip in clips)):
+        counts = sorted({clip.vertices.shape[1] for clip in clips})
         raise ValueError(f"page: heat over {len(clips)} clips of {counts} vertices; expected two or more of one mesh")
 
 
@@ -119,10 +122,12 @@ def _content(clips: Sequence[Clip], heat: float, arrays: Arrays) -> dict:
 
 def _shape(clip: Clip, arrays: Arrays) -> dict:
     basis, spun = compress(clip.vertices[:, : clip.look.count]), clip.look.spun
+    if basis.error > 2 * TOLERANCE:
+        warnings.warn(f"clip {clip.title!r}: the page draws it up to {1000 * basis.error:.2g} mm off, for its motion "
+                      f"is not one of {len(basis.scales)} directions", stacklevel=5)  # fmt: skip
     return {
         "frames": len(clip.vertices),
         "directions": len(basis.scales),
-        "error_mm": round(1000 * basis.error, 4),
         "mean": arrays.add(basis.mean, "f4"),
         "basis": arrays.add(basis.directions, "i2"),
         "weights": arrays.add(basis.weights * basis.scales, "f4"),

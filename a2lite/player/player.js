@@ -23,7 +23,8 @@ function sound(bytes) {
   const audio = document.createElement("audio");
   audio.src = URL.createObjectURL(new Blob([bytes], { type: "audio/wav" }));
   document.body.append(audio);
-  for (const event of ["play", "pause", "seeked", "ended"]) audio.addEventListener(event, refresh);
+  for (const event of ["play", "pause", "seeked"]) audio.addEventListener(event, refresh);
+  audio.addEventListener("ended", end);
   return audio;
 }
 
@@ -40,6 +41,7 @@ async function picture(text) {
 }
 
 async function begin() {                           // unpacks three.js, then the faces
+  document.body.classList.remove("still");
   try {
     const library = document.createElement("script");
     library.textContent = await unpack("three").text();
@@ -47,13 +49,21 @@ async function begin() {                           // unpacks three.js, then the
     const arrays = await unpack("arrays").arrayBuffer();
     for (const { detail } of page.clips) if (detail) detail.image = await picture(detail.picture);
     stage = new Stage(canvas, page.clips, page.studio, arrays);
-    document.body.classList.remove("still");
-    canvas.addEventListener("webglcontextlost", () => document.body.classList.add("still"));
+    canvas.addEventListener("webglcontextlost", () => still("the graphics card left"));
+    canvas.addEventListener("webglcontextrestored", () => {
+      document.body.classList.remove("still");
+      refresh();
+    });
   } catch (error) {
-    console.warn(error);
+    still(error.message);
   }
   ready = true;
-  seek(Number(new URLSearchParams(location.hash.slice(1)).get("t")));   // face.html#t=1.5 opens at 1.5 s
+  seek(Number(new URLSearchParams(location.hash.slice(1)).get("t")) || 0);   // face.html#t=1.5 opens at 1.5 s
+}
+
+function still(why) {                              // frames of the clip take the moving face's place
+  find("why").textContent = why;
+  document.body.classList.add("still");
 }
 
 let waiting = false;
@@ -76,25 +86,24 @@ function draw() {
   find("time").textContent = `${time.toFixed(1)} / ${duration.toFixed(1)} s`;
   button.classList.toggle("playing", playing);
   button.setAttribute("aria-label", playing ? "Pause" : "Play");
-  if (time >= duration - 0.01 && (playing || clock.ended)) end();
-  else if (playing) refresh();
+  if (playing) time >= duration - 0.01 ? end() : refresh();
 }
 
 function end() {
   clock.pause();
-  if (!pressed("loop")) return;
-  clock.currentTime = 0;
-  clock.play();
+  if (pressed("loop")) start(0);
   refresh();
 }
 
-async function toggle() {
-  if (clock.paused) {
-    if (clock.currentTime >= duration - 0.05) clock.currentTime = 0;
-    try { await clock.play(); } catch (error) { console.warn(error); }
-  } else {
-    clock.pause();
-  }
+async function start(time) {
+  clock.currentTime = time;
+  try { await clock.play(); } catch (error) { console.warn(error); }
+  refresh();
+}
+
+function toggle() {
+  if (clock.paused) return start(clock.currentTime >= duration - 0.05 ? 0 : clock.currentTime);
+  clock.pause();
   refresh();
 }
 
@@ -199,7 +208,7 @@ new ResizeObserver(refresh).observe(canvas);
 scrub.max = duration;
 scrub.step = 1 / fps;
 find("heat").hidden = !page.heat;
-find("most").textContent = (1000 * page.heat).toFixed(0);
+find("most").textContent = Number((1000 * page.heat).toPrecision(2));
 find("words").hidden = !page.words.length;
 find("ribbon").hidden = !page.tokens.length;
 begin();

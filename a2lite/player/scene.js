@@ -88,7 +88,8 @@ void main() {
 
 // What a face wears has small triangles, and much of it lies behind the rest: nothing is left to the pixels.
 const WORN = VERTEX.replace("void main() {", `out vec3 seen;${SHOWN}\nvoid main() {`)
-  .replace("gl_Position", "seen = shown(skin * lit + shine);\n  gl_Position");
+  .replace("uniform mat3 turn;", "uniform mat3 turn;\nuniform float heat;")
+  .replace("gl_Position", "seen = shown(heat > 0.0 ? 0.43 * lit : skin * lit + shine);\n  gl_Position");
 const PLAIN = `
 precision mediump float;
 in vec3 seen;
@@ -304,8 +305,8 @@ class Face {
       paint: [shape.spread(clip.paint, 4), 4, true],
       light: [shape.spread(clip.light, 2), 2, true],
     }, shape.faces, this.material);
-    const worn = this.paint(studio, WORN, PLAIN);
-    this.parts = clip.parts.map(part => new Part(part, worn));
+    this.worn = this.paint(studio, WORN, PLAIN);
+    this.parts = clip.parts.map(part => new Part(part, this.worn));
     this.scene = new THREE.Scene().add(this.mesh, ...this.parts.map(part => part.mesh));
     this.camera = clip.camera;
   }
@@ -344,7 +345,7 @@ class Face {
   }
 
   compare(other, heat) {                           // heat: metres at the end of the scale, 0 for none
-    this.material.uniforms.heat.value = heat;
+    this.material.uniforms.heat.value = this.worn.uniforms.heat.value = heat;
     if (!heat) return;
     const [p, q, m, n] = [this.shape.positions, other.shape.positions, this.shape.pose, other.shape.pose];
     for (let v = 0; v < this.errors.length; v++) {
@@ -373,7 +374,7 @@ class Stage {
   constructor(canvas, clips, studio, arrays) {
     this.canvas = canvas;
     const antialias = !(this.slow = withoutCard()), gl = canvas.getContext("webgl2", { antialias, alpha: true });
-    if (!gl) throw new Error("no WebGL2");
+    if (!gl) throw new Error("this browser has no WebGL2");
     this.renderer = new THREE.WebGLRenderer({ canvas, context: gl, antialias, alpha: true });
     this.renderer.setClearColor(0, 0);
     this.renderer.setScissorTest(true);
