@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from a2lite.flame import Flame, load_head
-from a2lite.people import dress
+from a2lite.people import PEOPLE, dress
 from a2lite.player import Clip
 from a2lite.player.export import quaternions, save_glb, save_mp4
 
@@ -99,6 +100,22 @@ def test_quaternions_never_jump_to_the_other_side():
     q = quaternions(turns)
     np.testing.assert_allclose(Rotation.from_quat(q).as_matrix(), turns, atol=1e-5)
     assert np.abs(np.diff(q, axis=0)).max() < 0.1
+
+
+VALIDATE = """const {validateBytes} = require("gltf-validator"), {readFileSync} = require("fs");
+validateBytes(new Uint8Array(readFileSync(process.argv[1]))).then(told => console.log(JSON.stringify(told.issues)))"""
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+def test_khronos_finds_nothing_wrong_with_a_person(clip, tmp_path, person):
+    if shutil.which("node") is None:
+        pytest.skip("needs node and the npm package gltf-validator")
+    head = load_head()
+    path = save_glb(tmp_path / "face.glb", Clip(clip.vertices[:9], dress(head, person)))
+    told = subprocess.run(["node", "-e", VALIDATE, str(path)], capture_output=True, text=True)
+    if "Cannot find module" in told.stderr:
+        pytest.skip("needs the npm package gltf-validator, where NODE_PATH finds it")
+    assert json.loads(told.stdout)["messages"] == []
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is not None, reason="ffmpeg is here")

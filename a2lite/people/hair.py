@@ -230,7 +230,8 @@ def cap(scalp, style, colour):
     a = (i * 24 + j).ravel()
     a = a[(low[i, 0] < top).ravel()]  # nothing where the head is bald down to the hairline
     faces = np.concatenate([np.stack([a, a + 24, a + 1], 1), np.stack([a + 1, a + 24, a + 25], 1)])
-    return p.reshape(-1, 3), faces, np.broadcast_to(0.55 * colour, p.shape).reshape(-1, 3).copy()
+    used, faces = np.unique(faces, return_inverse=True)
+    return p.reshape(-1, 3)[used], faces.reshape(-1, 3), np.tile(0.55 * colour, (len(used), 1))
 
 
 def hair(head: FlameHead, rest: np.ndarray, style: str, colour: np.ndarray, seed: int = 0) -> Part:
