@@ -79,8 +79,8 @@ def test_a_glb_moves_as_the_clip_does(clip, tmp_path):
 
 def test_what_the_face_wears_goes_along(clip, tmp_path):
     document = Read(save_glb(tmp_path / "face.glb", clip).read_bytes()).document
-    assert [node["name"] for node in document["nodes"][1:]] == ["upper teeth", "lower teeth", "tongue", "hair"]
-    assert {c["target"]["node"] for c in document["animations"][0]["channels"]} == set(range(5))
+    assert [node["name"] for node in document["nodes"][1:]] == ["upper teeth", "lower teeth", "tongue", "hair", "shirt"]
+    assert {c["target"]["node"] for c in document["animations"][0]["channels"]} == set(range(6))
 
 
 def test_its_normals_are_unit_at_rest(clip, tmp_path):

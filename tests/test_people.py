@@ -71,6 +71,20 @@ def test_hair_turns_with_the_head_and_not_with_the_brows():
     assert np.abs(placed(hair, turned) - hair.vertices).max() > 0.03
 
 
+@pytest.mark.parametrize("person", PEOPLE)
+def test_the_shirt_stays_when_the_head_turns_and_the_neck_bends_between(person):
+    look, still, turned = dress(HEAD, person), face(person), face(person, turn=0.5, jaw=0.3)
+    seen = look.extend(np.stack([still, turned]))
+    np.testing.assert_allclose(seen[0][:5023], still, atol=1e-5)  # nothing where it looks ahead
+    shirt = worn(look, "shirt")
+    np.testing.assert_allclose(placed(shirt, seen[1]), shirt.vertices, atol=3e-4)
+    head, low = still[:, 1] > -0.08, still[:, 1] < -0.145
+    np.testing.assert_array_equal(seen[1][:5023][head], turned[head])
+    np.testing.assert_allclose(seen[1][:5023][low], still[low], atol=3e-4)
+    collar = shirt.vertices[shirt.vertices[:, 1] > -0.13]
+    assert np.linalg.norm(collar[:, None] - seen[1][None, HEAD.regions["neck"]], axis=-1).min() < 0.01  # it fits
+
+
 def test_strands_are_sums_of_the_skin_and_lashes_close_with_the_lids():
     look, count = dress(HEAD), 5023
     np.testing.assert_allclose(np.asarray(look.spun.sum(1)), 1, atol=1e-5)

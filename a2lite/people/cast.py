@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from a2lite.flame import FlameHead
+from a2lite.people.bust import CLOTH, neck, shirt
 from a2lite.people.fine_hair import fine_hair
 from a2lite.people.hair import hair
 from a2lite.people.mouth import teeth_and_tongue
@@ -44,6 +45,7 @@ class Person:
     age: float = 0.3  # 0 to 1: how deep its lines are
     freckles: float = 0.0
     beard: float = 0.0  # shaved, and how dark
+    shirt: str = "navy"  # of ``CLOTH``
 
     def betas(self, head: FlameHead) -> torch.Tensor:
         """(300,) identity coefficients."""
@@ -55,27 +57,29 @@ PEOPLE = {
     "ada": Person(
         dict(jaw_width=-1.1, face_long=-0.5, lips=1.1, eye_size=0.9, brow=-1.0, nose_width=-0.8, nose_up=0.6, neck=-1.3,
              chin_forward=-0.3, skull_wide=-0.3), "light", "dark", "bob", "green", (0.42, 0.10, 0.11, 0.5), age=0.15,
+        shirt="teal",
     ),
     "ben": Person(
         dict(jaw_width=1.2, chin_forward=0.9, brow=1.4, nose_long=0.6, hump=0.7, neck=1.2, lips=-0.7, mouth_width=0.5,
-             cheek_fat=-0.5, eye_size=-0.6), "light", "brown", "short", "blue", age=0.35, beard=0.8,
+             cheek_fat=-0.5, eye_size=-0.6), "light", "brown", "short", "blue", age=0.35, beard=0.8, shirt="green",
     ),
     "chidi": Person(
         dict(nose_width=1.5, lips=1.3, jaw_width=0.7, cheekbone=0.6, brow=0.6, neck=0.9, mouth_width=0.7, ears=-0.5),
-        "deep", "black", "crop", "brown", age=0.3, beard=0.4,
+        "deep", "black", "crop", "brown", age=0.3, beard=0.4, shirt="rust",
     ),
     "dalia": Person(
         dict(cheek_fat=1.1, face_long=-0.6, nose_long=0.5, jaw_width=0.3, eye_size=-0.3, lips=-0.6, brow=-0.4,
              neck=-0.5, nose_width=0.4), "olive", "grey", "bob", "brown", (0.40, 0.12, 0.12, 0.35), age=0.75,
+        shirt="plum",
     ),
     "emil": Person(
         dict(ears=1.5, nose_long=1.4, face_long=0.9, cheek_fat=-0.9, lips=-1.3, brow=0.9, hump=1.0, neck=-0.6,
-             skull_wide=0.3), "pale", "white", "fringe", "grey", age=1.0, beard=0.4,
+             skull_wide=0.3), "pale", "white", "fringe", "grey", age=1.0, beard=0.4, shirt="grey",
     ),
     "fumi": Person(
         dict(brow=-1.1, hump=-1.0, nose_width=0.3, eye_tilt=0.9, cheekbone=0.9, lips=0.5, jaw_width=-0.8, eye_size=0.2,
              neck=-1.2, nose_up=0.4, face_long=-0.2), "olive", "black", "long", "brown", (0.45, 0.12, 0.12, 0.4),
-        age=0.05, freckles=0.4,
+        age=0.05, freckles=0.4, shirt="white",
     ),
 }  # fmt: skip
 
@@ -97,6 +101,8 @@ def dress(head: FlameHead, person: str | Person = "robin") -> Look:
     brow = 0.5 * colour + 0.5 * np.asarray(HAIR["dark"])
     colours = painted(head, TONES[person.tone], brow, EYES[person.eyes], person.lips)
     spun, faces, strands = fine_hair(head, brow)
-    parts = teeth_and_tongue(head, rest) + [hair(head, rest, person.style, colour)]
+    worn = [hair(head, rest, person.style, colour), shirt(head, rest, np.asarray(CLOTH[person.shirt]))]
+    parts = teeth_and_tongue(head, rest) + worn
     fine = detail(head, rest, person.age, person.freckles, person.beard)
-    return Look(np.concatenate([head.faces.numpy(), faces]), np.concatenate([colours, strands]), parts, spun, fine)
+    faces, colours = np.concatenate([head.faces.numpy(), faces]), np.concatenate([colours, strands])
+    return Look(faces, colours, parts, spun, fine, neck(head, rest))

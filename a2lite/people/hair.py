@@ -57,9 +57,10 @@ def angles(d):
 def hairline(azimuth, round_front=False):
     """Lowest elevation of hair; without corners above the temples where ``round_front``."""
     x = np.abs(azimuth) / np.pi
-    places = [0, 0.08, 0.17, 0.23, 0.29, 0.345, 0.38, 0.41, 0.46, 0.56, 0.64, 0.75, 1.0]
-    front = [0.63, 0.615, 0.53, 0.43, 0.29, 0.10] if round_front else [0.60, 0.61, 0.66, 0.60, 0.40, 0.18]
-    return np.interp(x, places, [*front, -0.10, -0.16, 0.20, 0.18, -0.34, -0.54, -0.62])
+    places = [0, 0.08, 0.17, 0.23, 0.29, 0.345, 0.372, 0.392, 0.42, 0.53, 0.58, 0.64, 0.75, 1.0]
+    burn = 0.05 if round_front else -0.22  # in front of the ear
+    front = [0.55, 0.54, 0.48, 0.40, 0.28, 0.10] if round_front else [0.60, 0.61, 0.66, 0.60, 0.40, 0.18]
+    return np.interp(x, places, [*front, burn, burn, 0.03, 0.02, -0.16, -0.40, -0.56, -0.62])
 
 
 class Scalp:
@@ -190,7 +191,7 @@ def ribbons(path, out, length, width, colour, rng, columns=3, arch=0.3):
     """-> vertices, faces, colours (linear RGB)."""
     vertices, faces, colours, base = [], [], [], 0
     u = np.linspace(-1, 1, columns)
-    tone = np.clip(1 + 0.28 * rng.normal(size=len(path)), 0.35, 2)
+    tone = np.clip(1 + 0.17 * rng.normal(size=len(path)), 0.5, 1.6)
     size = width * (0.7 + 0.6 * rng.random(len(path)))
     order = np.linalg.norm(path - CENTRE, axis=-1).mean(1).argsort()[::-1]  # outermost first: the rest is hidden
     for p, o, n, shade, wide in zip(path[order], out[order], length[order], tone, size):
@@ -231,7 +232,8 @@ def cap(scalp, style, colour):
     a = a[(low[i, 0] < top).ravel()]  # nothing where the head is bald down to the hairline
     faces = np.concatenate([np.stack([a, a + 24, a + 1], 1), np.stack([a + 1, a + 24, a + 25], 1)])
     used, faces = np.unique(faces, return_inverse=True)
-    return p.reshape(-1, 3)[used], faces.reshape(-1, 3), np.tile(0.55 * colour, (len(used), 1))
+    shade = np.repeat(0.68 + 0.12 * np.sin(40 * azimuth + 5 * np.sin(9 * azimuth)), 24)[used, None]  # in streaks
+    return p.reshape(-1, 3)[used], faces.reshape(-1, 3), shade * colour
 
 
 def hair(head: FlameHead, rest: np.ndarray, style: str, colour: np.ndarray, seed: int = 0) -> Part:

@@ -100,4 +100,4 @@ class Clip:
     @cached_property
     def camera(self) -> dict:
         """The camera's place, the same for every frame."""
-        return camera_for(self.vertices.mean(0), self.look.top)
+        return camera_for(self.vertices.mean(0), self.look.top, self.look.bottom)

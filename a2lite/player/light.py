@@ -21,7 +21,7 @@ STUDIO = {
     "sky": [[0.19, 0.21, 0.24]],
     "ground": [[0.10, 0.08, 0.065]],
 }
-SKIN_GLOSS, EYE_GLOSS = 0.2, 1.0
+SKIN_GLOSS, EYE_GLOSS = 0.14, 1.0
 
 
 def apart(count: int, faces: np.ndarray) -> np.ndarray:

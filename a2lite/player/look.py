@@ -87,6 +87,28 @@ class Detail:
         return np.clip(SQUEEZE * (1 - areas(vertices, faces) / self.area), 0, 1)
 
 
+@dataclass(eq=False)
+class Neck:
+    """What stays where it is when the head turns: FLAME turns the whole neck, a person's shoulders stay.
+
+    share: (V,), 1 stays, 0 goes with the head
+    anchor: (A,), numbers of vertices that turn as the head does; rest: (A, 3), where they are when it looks at +z
+    """
+
+    share: np.ndarray
+    anchor: np.ndarray
+    rest: np.ndarray
+
+    def held(self, vertices: np.ndarray) -> np.ndarray:
+        """(T, V, 3) -> the same with the neck between the head and what stays."""
+        rotations, shifts = rigid(self.rest, vertices[:, self.anchor])
+        of, out = np.nonzero(self.share)[0], vertices.copy()
+        still = (vertices[:, of] - shifts[:, None]) @ rotations  # the inverse of a rotation is its transpose
+        out[:, of] += self.share[of, None] * (still - vertices[:, of])
+        return out
+
+
+HEM = 0.075  # metres of what is worn lowest that no picture shows
 SQUEEZE = 2.0  # folds are whole where half of the surface is gone
 
 
@@ -95,7 +117,7 @@ class Look:
     """``faces`` (F, 3) and ``colours`` (V, 3) of a mesh, linear RGB, the ``parts`` it wears, the skin's ``detail``.
 
     ``spun`` (E, V) are further vertices as weighted sums of the mesh's own, which follow the skin exactly, as lashes
-    do; ``faces`` and ``colours`` count them after the mesh's.
+    do; ``faces`` and ``colours`` count them after the mesh's. A ``neck`` bends where the mesh's own turns stiffly.
     """
 
     faces: np.ndarray
@@ -103,6 +125,7 @@ class Look:
     parts: Sequence[Part] = ()
     spun: csr_matrix | None = None
     detail: Detail | None = None
+    neck: Neck | None = None
 
     def __post_init__(self) -> None:
         self.faces = check_array("look faces", self.faces, "(F, 3)", np.int64)
@@ -122,11 +145,18 @@ class Look:
         return len(self.colours) - (0 if self.spun is None else self.spun.shape[0])
 
     def extend(self, vertices: np.ndarray) -> np.ndarray:
-        """(T, V, 3) of the mesh -> (T, V + E, 3) with the spun ones. ValueError for a mesh of another size."""
-        if vertices.shape[1] == len(self.colours):
+        """(T, V, 3) of the mesh -> (T, V + E, 3) as it is shown: the neck held, with the spun vertices.
+
+        What has them already is returned as it is. ValueError for a mesh of another size.
+        """
+        if self.spun is not None and vertices.shape[1] == len(self.colours):
             return vertices
         if vertices.shape[1] != self.count:
             raise ValueError(f"look colours: {self.count} rows; expected {vertices.shape[1]}, one per vertex")
+        if self.neck is not None:
+            vertices = self.neck.held(vertices)
+        if self.spun is None:
+            return vertices
         more = [self.spun @ frame for frame in vertices]
         return np.concatenate([vertices, np.asarray(more, vertices.dtype)], axis=1)
 
@@ -139,6 +169,11 @@ class Look:
     def top(self) -> float:
         """Metres, how high what it wears reaches at rest."""
         return max((float(part.vertices[:, 1].max()) for part in self.parts), default=-np.inf)
+
+    @property
+    def bottom(self) -> float:
+        """Metres, how low a picture of it reaches: a shirt's end stays out of sight."""
+        return min((float(part.vertices[:, 1].min()) + HEM for part in self.parts), default=np.inf)
 
     @cached_property
     def gloss(self) -> np.ndarray:

@@ -27,7 +27,7 @@ def render(
     """
     own = look.extend(check_array("render vertices", vertices, "(V, 3)", np.float32)[None])[0]
     light = light_shares(own, look.faces) if light is None else light
-    camera = camera_for(own, look.top) if camera is None else camera
+    camera = camera_for(own, look.top, look.bottom) if camera is None else camera
     towards = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
     eye = camera["middle"] + camera["distance"] * towards
     vertices, faces, colours, gloss, light = _together(own, look, light)
@@ -112,7 +112,7 @@ def portraits(
     if len(vertices) != len(labels):
         raise ValueError(f"portraits: {len(vertices)} faces and {len(labels)} labels; expected one each")
     light = light_shares(vertices.mean(0), look.faces) if light is None else light
-    camera = camera_for(vertices.mean(0), look.top) if camera is None else camera
+    camera = camera_for(vertices.mean(0), look.top, look.bottom) if camera is None else camera
     middle = np.subtract(camera["middle"], [0, 0.03 * camera["height"], 0])
     close = {**camera, "middle": middle, "focal": 1.18 * camera["focal"]}
     band = tuple(round(255 * part) for part in BACKGROUND)

@@ -66,10 +66,13 @@ def axes(towards: np.ndarray) -> np.ndarray:
     return np.stack([right, np.cross(towards, right), towards])
 
 
-def camera_for(vertices: np.ndarray, top: float = -np.inf) -> dict:
-    """The camera of a face (V, 3): far enough off to flatter, the end of the neck out of sight, hair up to ``top``."""
+def camera_for(vertices: np.ndarray, top: float = -np.inf, bottom: float = np.inf) -> dict:
+    """The camera of a face (V, 3): far enough off to flatter, the end of the neck out of sight.
+
+    What it wears reaches from ``bottom`` to ``top``, in metres.
+    """
     low, high = vertices.min(0), vertices.max(0)
-    high[1] = max(high[1], top)
+    low[1], high[1] = min(low[1], bottom), max(high[1], top)
     height = float((high - low)[1])
     middle = (low + high) / 2 + [0, 0.02 * height, 0]
     return {"middle": middle.tolist(), "height": height, "distance": 3.6 * height, "focal": 7.7}
