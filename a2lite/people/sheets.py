@@ -13,6 +13,8 @@ from a2lite.flame import Flame, load_head
 from a2lite.flame_qa import load_samples
 from a2lite.people import EXPRESSIONS, PEOPLE, dress, expression
 from a2lite.player import Clip, Picture, portraits, render, strip
+from a2lite.player.light import light_shares
+from a2lite.player.raster import close_up
 
 SHEET = [name for name in EXPRESSIONS if name not in ("neutral", "afraid")]
 
@@ -22,9 +24,10 @@ def expressions(person: str = "robin", columns: int = 6) -> Picture:
     head = load_head()
     flame, look = Flame(head, PEOPLE[person].betas(head)), dress(head, person)
     shapes = flame(torch.stack([expression(head, name) for name in SHEET]))
-    neutral = Clip(flame(torch.zeros(1, 58)), look)
+    neutral = look.extend(flame(torch.zeros(1, 58)).numpy())[0]
+    light, camera = light_shares(neutral, look.faces), close_up(neutral)
     rows = [
-        portraits(shapes[i : i + columns], look, SHEET[i : i + columns], neutral.light, neutral.camera, 160, 200)
+        portraits(shapes[i : i + columns], look, SHEET[i : i + columns], light, camera, 160, 200)
         for i in range(0, len(SHEET), columns)
     ]
     return stacked(rows)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from a2lite.player.clip import Clip
 from a2lite.player.light import light_shares, shade
 from a2lite.player.look import Look, check_array, rigid
-from a2lite.player.raster import axes, camera_for, rasterise, unit, vertex_normals
+from a2lite.player.raster import axes, camera_for, close_up, rasterise, unit, vertex_normals
 
 BACKGROUND = (0.115, 0.125, 0.15)  # sRGB; the page's own stands in player.html
 LABEL = 18  # pixels under each picture of a strip
@@ -105,21 +105,19 @@ def portraits(
 ) -> Image.Image:
     """A row of faces, each over its label, in 256 colours (notebooks hold many).
 
-    vertices (N, V, 3) metres for N labels, drawn with ``look``; light and camera as for ``render``, from the mean of
-    the faces if None. Closer than the player: the pictures are small.
+    vertices (N, V, 3) metres for N labels, drawn with ``look``; light as for ``render``, from the mean of the faces if
+    None, and so the camera, a ``close_up``: the pictures are small.
     """
     vertices = look.extend(check_array("portraits vertices", vertices, "(N, V, 3)", np.float32))
     if len(vertices) != len(labels):
         raise ValueError(f"portraits: {len(vertices)} faces and {len(labels)} labels; expected one each")
     light = light_shares(vertices.mean(0), look.faces) if light is None else light
-    camera = camera_for(vertices.mean(0), look.top, look.bottom) if camera is None else camera
-    middle = np.subtract(camera["middle"], [0, 0.03 * camera["height"], 0])
-    close = {**camera, "middle": middle, "focal": 1.18 * camera["focal"]}
+    camera = close_up(vertices.mean(0)) if camera is None else camera
     band = tuple(round(255 * part) for part in BACKGROUND)
     image = Image.new("RGB", (width * len(labels), height + LABEL), band)
     draw = ImageDraw.Draw(image)
     for place, (shape, label) in enumerate(zip(vertices, labels, strict=True)):
-        picture = render(shape, look, light, close, width, height)
+        picture = render(shape, look, light, camera, width, height)
         image.paste(Image.fromarray((picture * 255 + 0.5).astype(np.uint8)), (place * width, 0))
         draw.text((width * (place + 0.5), height + LABEL / 2), label, fill=(190, 194, 202), anchor="mm")
     return image.quantize(256)
@@ -134,7 +132,7 @@ def strip(clip: Clip, frames: int = 8, start: float = 0.0) -> Image.Image:
         raise ValueError(f"strip from {start:g} s: expected 0 to {last / clip.fps:g} s, the clip's last frame")
     chosen = np.linspace(first, last, min(frames, last - first + 1)).round().astype(int)
     times = [f"{frame / clip.fps:.2f} s" for frame in chosen]
-    return portraits(clip.vertices[chosen], clip.look, times, clip.light, clip.camera)
+    return portraits(clip.vertices[chosen], clip.look, times, clip.light, close_up(clip.vertices.mean(0)))
 
 
 def jpeg(image: Image.Image) -> bytes:

@@ -78,6 +78,13 @@ def camera_for(vertices: np.ndarray, top: float = -np.inf, bottom: float = np.in
     return {"middle": middle.tolist(), "height": height, "distance": 3.6 * height, "focal": 7.7}
 
 
+def close_up(vertices: np.ndarray) -> dict:
+    """The camera of small pictures of a face (V, 3): from the hair over the brow to the collar."""
+    camera = camera_for(vertices)
+    middle = np.subtract(camera["middle"], [0, 0.05 * camera["height"], 0])
+    return {**camera, "middle": middle.tolist(), "focal": 1.1 * camera["focal"]}
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     """(n, 3) vectors, each divided by its length."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
