@@ -229,10 +229,10 @@ def cap(scalp, style, colour):
     p = CENTRE + d * (scalp(d) + height[None])[..., None]
     i, j = np.meshgrid(np.arange(96), np.arange(23), indexing="ij")
     a = (i * 24 + j).ravel()
-    a = a[(low[i, 0] < top).ravel()]  # nothing where the head is bald down to the hairline
+    a = a[(low[i, 0] < top - 0.15).ravel()]  # nothing where the head is bald down to the hairline
     faces = np.concatenate([np.stack([a, a + 24, a + 1], 1), np.stack([a + 1, a + 24, a + 25], 1)])
     used, faces = np.unique(faces, return_inverse=True)
-    shade = np.repeat(0.68 + 0.12 * np.sin(40 * azimuth + 5 * np.sin(9 * azimuth)), 24)[used, None]  # in streaks
+    shade = np.repeat((0.68 if style.falls else 0.5) + 0.12 * np.sin(40 * azimuth + 5 * np.sin(9 * azimuth)), 24)[used, None]  # in streaks
     return p.reshape(-1, 3)[used], faces.reshape(-1, 3), shade * colour
 
 

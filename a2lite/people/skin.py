@@ -1,6 +1,6 @@
 """Fine detail of the skin as one small picture: pores, lines of lips and age, and folds that show when it is squeezed.
 
-Its channels are tone (128 is none), relief that is always there (+-0.25 mm) and folds (+-1 mm). It is laid on the face
+Its channels are tone (128 is none), relief that is always there (+-0.25 mm) and folds (+-2 mm). It is laid on the face
 from the front, so that a vertex at rest at (x, y) sees the same place of it in everybody.
 """
 
@@ -18,20 +18,20 @@ from a2lite.player.look import Detail
 from a2lite.player.raster import areas, vertex_normals
 
 SIZE, HALF_WIDTH, HALF_HEIGHT = 384, 76.0, 106.0  # pixels; millimetres
-RELIEF, FOLD = 0.25, 1.0  # millimetres at the end of a channel
+RELIEF, FOLD = 0.25, 2.0  # millimetres at the end of a channel
 # Lines on the left half: points, width and depth in millimetres
 Line = tuple[list[tuple[float, float]], float, float]
 FOREHEAD: list[Line] = [
-    ([(0, y - 0.5), (14, y + 1.2), (30, y + 0.8), (44, y - 2.5)], 0.9, 0.5) for y in (61, 68, 75.5, 82)
+    ([(0, y - 0.5), (14, y + 1.2), (30, y + 0.8), (44, y - 2.5)], 1.0, 0.9) for y in (61, 68, 75.5, 82)
 ]
-FROWN: list[Line] = [([(4.8, 38), (5.6, 46), (5.0, 55)], 0.8, 0.55)]
+FROWN: list[Line] = [([(4.8, 38), (5.6, 46), (5.0, 55)], 0.9, 0.9)]
 CROWS_FEET: list[Line] = [
-    ([(47, 30), (60, 37)], 0.7, 0.4), ([(48, 27), (62, 28)], 0.7, 0.4), ([(47, 23), (59, 17)], 0.7, 0.4)
+    ([(47, 30), (60, 37)], 0.8, 1.0), ([(48, 27), (62, 28)], 0.8, 1.0), ([(47, 23), (59, 17)], 0.8, 1.0)
 ]  # fmt: skip
-UNDER_EYE: list[Line] = [([(20, 15), (30, 11.5), (41, 14.5)], 0.9, 0.35), ([(18, 10), (29, 6.5), (40, 10)], 0.9, 0.25)]
-NOSE: list[Line] = [([(3, 24), (9, 20)], 0.6, 0.3), ([(3, 18), (10, 13)], 0.6, 0.3)]
-CHEEK: list[Line] = [([(15.5, -9), (20, -16), (25, -25), (28.5, -34), (30, -42)], 1.5, 0.8)]
-SMILE: list[Line] = [([(33, -34), (36, -44), (34, -54)], 1.2, 0.5)]
+UNDER_EYE: list[Line] = [([(20, 15), (30, 11.5), (41, 14.5)], 1.0, 0.8), ([(18, 10), (29, 6.5), (40, 10)], 1.0, 0.6)]
+NOSE: list[Line] = [([(3, 24), (9, 20)], 0.7, 0.5), ([(3, 18), (10, 13)], 0.7, 0.5)]
+CHEEK: list[Line] = [([(15.5, -9), (20, -16), (25, -25), (28.5, -34), (30, -42)], 2.0, 2.0)]
+SMILE: list[Line] = [([(33, -34), (36, -44), (34, -54)], 1.6, 1.0)]
 
 
 def detail(head: FlameHead, shape: np.ndarray, age: float = 0.3, freckles: float = 0.0, beard: float = 0.0) -> Detail:
@@ -66,7 +66,7 @@ def _picture(age: float, freckles: float, beard: float) -> np.ndarray:
     relief = 0.022 * _noise(rng, 0.5 / pixel) * (1 - 0.5 * lips)
     relief += 0.05 * lips * np.sin(2 * np.pi * (x + 0.6 * gaussian_filter(rng.normal(size=x.shape), 6)) / 1.9)
     lasting = [*FOREHEAD, *CROWS_FEET, *UNDER_EYE, *CHEEK, *SMILE, *FROWN]
-    relief += 0.42 * age**1.5 * _grooves(lasting, x, y)
+    relief += 0.22 * age**1.5 * _grooves(lasting, x, y)
     folds = _grooves([*FOREHEAD, *FROWN, *CROWS_FEET, *UNDER_EYE, *NOSE, *CHEEK, *SMILE], x, y)
     channels = [128 + tone, 128 + 127 * relief / RELIEF, 128 + 127 * folds / FOLD]
     return np.clip(np.stack(channels, -1), 0, 255).round().astype(np.uint8)
