@@ -8,8 +8,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from a2lite.flame import FlameHead
+from a2lite.people.numbering import BALL, LID, SKIN, lid_margin
 
-LID_POINTS, BALL, SKIN = 36, 546, 3931  # vertices of a ring of lid, outer corner first; of an eyeball; of the skin
 LASH = np.array([0.016, 0.010, 0.008])
 BROW_HAIRS = 190  # a side
 Terms = list[tuple[int, float]]  # vertices and their shares
@@ -40,11 +40,11 @@ def fine_hair(head: FlameHead, brow: np.ndarray, seed: int = 0) -> tuple[csr_mat
 
 def _lashes(head: FlameHead, rest: np.ndarray) -> Iterator[list[Terms]]:
     for side, name in enumerate(("left", "right")):
-        margin, ball = head.landmarks[f"{name}_eye_outer"] + np.arange(LID_POINTS), SKIN + side * BALL
-        for place in np.arange(1.5, LID_POINTS / 2 - 1, 0.5):  # between two vertices are halves
-            middle, outer = np.sin(np.pi * place / (LID_POINTS / 2)), 1 - place / (LID_POINTS / 2)
+        margin, ball = lid_margin(head, name), SKIN + side * BALL
+        for place in np.arange(1.5, LID / 2 - 1, 0.5):  # between two vertices are halves
+            middle, outer = np.sin(np.pi * place / (LID / 2)), 1 - place / (LID / 2)
             yield _lash(rest, margin, ball, place, 3.2 + 2.2 * middle + 1.6 * outer, 2.6, 0.34)
-        for place in np.arange(LID_POINTS / 2 + 3, LID_POINTS - 1.5, 1.0):
+        for place in np.arange(LID / 2 + 3, LID - 1.5, 1.0):
             yield _lash(rest, margin, ball, place, 2.6, 1.0, 0.22)
 
 
@@ -55,17 +55,17 @@ def _lash(rest, margin, ball, place, reach, lift, width) -> list[Terms]:
     along the margin; the shares are those that give the wanted offsets on the head at rest.
     """
     low, part = int(place), place - int(place)
-    here = [(margin[low], 1 - part), (margin[(low + 1) % LID_POINTS], part)]
-    skin = [(vertex + LID_POINTS, share) for vertex, share in here]
+    here = [(margin[low], 1 - part), (margin[(low + 1) % LID], part)]
+    skin = [(vertex + LID, share) for vertex, share in here]
     centre = [(ball, 0.507), (ball + BALL - 1, 0.493)]  # the cornea stands out by 2.8 %
-    before, after = [(margin[low - 1], 1.0)], [(margin[(low + 2) % LID_POINTS], 1.0)]
+    before, after = [(margin[low - 1], 1.0)], [(margin[(low + 2) % LID], 1.0)]
     at = lambda terms: sum(share * rest[vertex] for vertex, share in terms)  # noqa: E731
     axes = np.stack([at(here) - at(centre), at(skin) - at(here), at(after) - at(before)], 1)  # (3, 3), columns
     radial, along = (axes[:, i] / np.linalg.norm(axes[:, i]) for i in (0, 2))
     upward = np.linalg.qr(np.stack([radial, along, axes[:, 1]], 1))[0][:, 2]
     upward = upward * np.sign(upward @ axes[:, 1])
-    upper = place < LID_POINTS / 2
-    middle = LID_POINTS / 4 if upper else 3 * LID_POINTS / 4
+    upper = place < LID / 2
+    middle = LID / 4 if upper else 3 * LID / 4
     spread = (0.45 if upper else 0.2) * np.clip(1 - (place - middle if upper else middle - place) / 9, 0, 1)
     fan = np.array([np.sign(rest[margin[0], 0]) * spread, 0, 0])
     half = 0.55 * reach * radial - 0.10 * lift * upward + 0.3 * reach * fan

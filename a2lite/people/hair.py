@@ -13,6 +13,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.spatial import cKDTree
 
 from a2lite.flame import FlameHead
+from a2lite.people.numbering import SKIN
 from a2lite.player.look import Part
 
 CENTRE = np.array([0.0, 0.050, -0.022])
@@ -70,7 +71,7 @@ class Scalp:
         skip = {"left_ear", "right_ear", "left_eyeball", "right_eyeball", "lips", "nose", "left_eye_region",
                 "right_eye_region"}
         skip = set(np.concatenate([np.asarray(regions[name]) for name in skip]).tolist())
-        keep = np.array([i for i in range(3931) if i not in skip])
+        keep = np.array([i for i in range(SKIN) if i not in skip])
         p = template[keep] - CENTRE
         r = np.linalg.norm(p, axis=1)
         d = p / r[:, None]
@@ -232,8 +233,8 @@ def cap(scalp, style, colour):
     a = a[(low[i, 0] < top - 0.15).ravel()]  # nothing where the head is bald down to the hairline
     faces = np.concatenate([np.stack([a, a + 24, a + 1], 1), np.stack([a + 1, a + 24, a + 25], 1)])
     used, faces = np.unique(faces, return_inverse=True)
-    shade = np.repeat((0.68 if style.falls else 0.5) + 0.12 * np.sin(40 * azimuth + 5 * np.sin(9 * azimuth)), 24)[used, None]  # in streaks
-    return p.reshape(-1, 3)[used], faces.reshape(-1, 3), shade * colour
+    streaks = (0.68 if style.falls else 0.5) + 0.12 * np.sin(40 * azimuth + 5 * np.sin(9 * azimuth))
+    return p.reshape(-1, 3)[used], faces.reshape(-1, 3), np.repeat(streaks, 24)[used, None] * colour
 
 
 def hair(head: FlameHead, rest: np.ndarray, style: str, colour: np.ndarray, seed: int = 0) -> Part:

@@ -5,24 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from a2lite.flame import FlameHead
+from a2lite.people.numbering import MOUTH, SKIN, mouth_ring
 from a2lite.player.look import Part
 
 ENAMEL, GUM, TONGUE = np.array([0.90, 0.85, 0.74]), np.array([0.42, 0.15, 0.14]), np.array([0.46, 0.17, 0.16])
 UPPER = [(8.2, 9.6), (6.5, 8.4), (7.4, 9.2), (6.8, 8.0), (6.6, 7.2), (8.5, 6.4)]  # width, height from the middle out
 LOWER = [(5.4, 8.2), (5.8, 8.2), (6.6, 8.8), (6.6, 7.6), (6.8, 6.8), (8.5, 6.2)]
-RING, GUM_RING, EDGE_RING = 25, 3, 2  # points of a half ring of the mouth; those of gum and tooth edge, from the inside
-CONTACT = 6
+GUM_RING, EDGE_RING = 3, 2  # of the mouth, from the inside
 
 
 def arches(head: FlameHead) -> tuple[np.ndarray, np.ndarray]:
     """Vertex numbers of gums and tooth edges, of the upper and the lower jaw: lining that only bones move."""
-    left = head.landmarks["upper_lip"] - CONTACT * RING  # the half rings of the left, 25 points from top to bottom
-    right = head.landmarks["right_corner"] - CONTACT * (RING - 2) - RING // 2 + 1  # those of the right lack the midline
     upper, lower = [], []
     for ring in (GUM_RING, EDGE_RING):
-        own, other = left + ring * RING + np.arange(RING), right + ring * (RING - 2) + np.arange(RING - 2)
-        upper += [own[: RING // 2], other[: RING // 2 - 1]]
-        lower += [own[RING // 2 + 1 :], other[RING // 2 :]]
+        left, right = mouth_ring(head, ring)
+        upper += [left[: MOUTH // 2], right[: MOUTH // 2 - 1]]
+        lower += [left[MOUTH // 2 + 1 :], right[MOUTH // 2 :]]
     return np.concatenate(upper), np.concatenate(lower)
 
 
@@ -60,11 +58,11 @@ def _row(sizes: list[tuple[float, float]], front: float, bend: float, edge: floa
             outward = np.array([-slope * side, 0, 1]) / np.hypot(slope, 1)
             across = np.array([1, 0, slope * side]) / np.hypot(slope, 1)
             place = np.array([side * where, edge, front - bend * where**2])
-            parts.append(_tooth(place, across, outward, width * 1.08, height, up, number, side))
+            parts.append(_tooth(place, across, outward, width * 1.08, height, up, number))
     return _join(parts)
 
 
-def _tooth(place, across, outward, width, height, up, number, side):
+def _tooth(place, across, outward, width, height, up, number):
     """A crown: narrower at the gum, its edges turned inward, a root of gum above it."""
     u, v = np.meshgrid(np.linspace(-1, 1, 7), np.linspace(0, 1, 9), indexing="ij")  # across; edge to gum
     pointed = 0.7 if number == 2 else 0.12  # canines
@@ -72,7 +70,7 @@ def _tooth(place, across, outward, width, height, up, number, side):
     bulge = 1.5 * (1 - np.abs(u) ** 3.2) * (1 - 0.55 * v) - 1.5 * np.abs(u) ** 8 - 1.2 * (1 - v) ** 8
     rise = height * v + pointed * np.abs(u) ** 1.7 * (1 - v) + 0.5 * np.abs(u) ** 6 * (1 - v)
     p = place + (u * taper * width / 2)[..., None] * across + bulge[..., None] * outward
-    p[..., 1] += up * (rise - 0.0)
+    p[..., 1] += up * rise
     gum = 1 / (1 + np.exp(-(v + 0.16 * np.abs(u) ** 2 - 0.90) * 30))[..., None]
     colour = ENAMEL * (1 - 0.05 * min(number, 4)) * (1 - 0.10 * v[..., None]) * (1 - 0.12 * np.abs(u[..., None]) ** 4)
     colour = colour * (1 - gum) + GUM * gum
@@ -111,7 +109,7 @@ def _join(parts):
 
 def _light(points: np.ndarray, head: np.ndarray) -> np.ndarray:
     """Less light the deeper in the mouth, (P, 2)."""
-    lips = head[:3931, 2][np.abs(head[:3931, 1] + 42) < 4].max()
+    lips = head[:SKIN, 2][np.abs(head[:SKIN, 1] + 42) < 4].max()
     depth = np.clip((lips - points[:, 2]) / 40, 0, 1)  # 0 at the lips
     share = 0.95 * (1 - depth) ** 1.2 + 0.08
     return np.stack([share, 0.8 * share], 1).astype(np.float32)

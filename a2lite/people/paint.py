@@ -5,28 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from a2lite.flame import FlameHead
+from a2lite.people.numbering import CONTACT, SKIN, lid_lining, mouth_ring
 
 # linear RGB; the head's own skin, brows and irises, as sculpted
-SKIN, BROW, IRIS = np.array([0.60, 0.385, 0.29]), np.array([0.055, 0.03, 0.02]), np.array([0.10, 0.17, 0.20])
-SKIN_VERTICES, LID_POINTS, LIP_POINTS = 3931, 36, 25
+TONE, BROW, IRIS = np.array([0.60, 0.385, 0.29]), np.array([0.055, 0.03, 0.02]), np.array([0.10, 0.17, 0.20])
 GUM, PALATE = np.array([0.36, 0.12, 0.115]), np.array([0.13, 0.035, 0.035])
 
 
 def painted(head: FlameHead, tone, brow, iris, lips=None) -> np.ndarray:
     """(5023, 3) linear RGB; ``lips`` mixes lipstick in, (r, g, b, share). Teeth are left to ``mouth``."""
     old = head.colours.numpy().astype(float)
-    skin, rest = old[:SKIN_VERTICES], head.v_template.numpy()[:SKIN_VERTICES] * 1000
-    new = np.asarray(tone) * skin / SKIN
-    hairy = 0.65 * np.clip((SKIN[1] - skin[:, 1]) / (SKIN[1] - BROW[1]), 0, 1)[:, None]  # the rest are strands
+    skin, rest = old[:SKIN], head.v_template.numpy()[:SKIN] * 1000
+    new = np.asarray(tone) * skin / TONE
+    hairy = 0.65 * np.clip((TONE[1] - skin[:, 1]) / (TONE[1] - BROW[1]), 0, 1)[:, None]  # the rest are strands
     new = np.where(_brows(rest)[:, None], np.asarray(tone) * (1 - hairy) + np.asarray(brow) * hairy, new)
     if lips is not None:
         red = np.clip((skin[:, 0] - skin[:, 1]) / (0.50 - 0.20), 0, 1) * _lips(head)
         new += (np.asarray(lips[:3]) - new) * (lips[3] * red**3)[:, None]
-    inside = _inside(head)
+    inside = np.concatenate([lid_lining(head, side) for side in ("left", "right")])
     new[inside] = skin[inside]
-    for ring in range(6):
-        new[_mouth_ring(head, ring)] = PALATE if ring < 2 else GUM * (0.7 if ring == 2 else 1)
-    balls = old[SKIN_VERTICES:]
+    for ring in range(CONTACT):
+        new[np.concatenate(mouth_ring(head, ring))] = PALATE if ring < 2 else GUM * (0.7 if ring == 2 else 1)
+    balls = old[SKIN:]
     coloured = balls[:, 1] > 1.4 * balls[:, 0]
     balls = np.where(coloured[:, None], balls * np.asarray(iris) / IRIS, balls)
     return np.clip(np.concatenate([new, balls]), 0, 1).astype(np.float32)
@@ -38,20 +38,6 @@ def _brows(rest: np.ndarray) -> np.ndarray:
 
 
 def _lips(head: FlameHead) -> np.ndarray:
-    mask = np.zeros(SKIN_VERTICES)
+    mask = np.zeros(SKIN)
     mask[head.regions["lips"].numpy()] = 1
     return mask
-
-
-def _inside(head: FlameHead) -> np.ndarray:
-    """Linings of the eyelids, which no skin tone touches."""
-    left, right = (head.landmarks[f"{side}_eye_outer"] for side in ("left", "right"))
-    rings = [margin - 5 * LID_POINTS + np.arange(4 * LID_POINTS) for margin in (left, right)]
-    return np.concatenate(rings)
-
-
-def _mouth_ring(head: FlameHead, ring: int) -> np.ndarray:
-    """Vertices of ring ``ring`` of the mouth, from the inside; the right half lacks the midline's two."""
-    left = head.landmarks["upper_lip"] + (ring - 6) * LIP_POINTS + np.arange(LIP_POINTS)
-    corner = head.landmarks["right_corner"] + (ring - 6) * (LIP_POINTS - 2)
-    return np.concatenate([left, corner + np.arange(LIP_POINTS - 2) - LIP_POINTS // 2 + 1])

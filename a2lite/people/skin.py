@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from a2lite.flame import FlameHead
-from a2lite.people.paint import SKIN_VERTICES
+from a2lite.people.numbering import SKIN
 from a2lite.player.look import Detail
 from a2lite.player.raster import areas, vertex_normals
 
@@ -37,14 +37,14 @@ SMILE: list[Line] = [([(33, -34), (36, -44), (34, -54)], 1.6, 1.0)]
 def detail(head: FlameHead, shape: np.ndarray, age: float = 0.3, freckles: float = 0.0, beard: float = 0.0) -> Detail:
     """For the face that rests at ``shape`` (5023, 3) metres; ``age``, ``freckles``, (shaved) ``beard`` from 0 to 1."""
     rest = head.v_template.numpy()
-    x, y, z = 1000 * rest[:SKIN_VERTICES].T
+    x, y, z = 1000 * rest[:SKIN].T
     uv = np.zeros((len(rest), 2))
-    uv[:SKIN_VERTICES] = np.stack([x / HALF_WIDTH + 1, 1 - y / HALF_HEIGHT], 1) / 2
-    facing = vertex_normals(rest, head.faces.numpy())[:SKIN_VERTICES, 2]  # a picture from the front smears on flanks
+    uv[:SKIN] = np.stack([x / HALF_WIDTH + 1, 1 - y / HALF_HEIGHT], 1) / 2
+    facing = vertex_normals(rest, head.faces.numpy())[:SKIN, 2]  # a picture from the front smears on flanks
     share = np.clip((z + 5) / 30, 0, 1) * np.clip((facing - 0.1) / 0.3, 0, 1) * np.clip((y + 102) / 12, 0, 1)
     for region in ("left_ear", "right_ear"):
         share[head.regions[region].numpy()] = 0
-    share = np.concatenate([share, np.zeros(len(rest) - SKIN_VERTICES)])
+    share = np.concatenate([share, np.zeros(len(rest) - SKIN)])
     anchor = head.regions["scalp"].numpy()
     size, heights = (2e-3 * HALF_WIDTH, 2e-3 * HALF_HEIGHT), (1e-3 * RELIEF, 1e-3 * FOLD)
     picture, area = _picture(age, freckles, beard), areas(shape, head.faces.numpy())
