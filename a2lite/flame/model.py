@@ -129,7 +129,10 @@ class Flame(nn.Module):
         return joints.index(joint) if joint >= 0 else -1
 
     def _part(self, joints: tuple[int, ...], count: int, vertices: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Template (V, 3), stacked bases (count + 9 (J - 1) + 4, 3 V), weights as in ``skin``; sliced once, the last 8 kept."""
+        """Template (V, 3), stacked bases (rows, 3 V), weights as ``skin`` takes them; sliced once, the last 8 kept.
+
+        The rows: ``count`` of the expression, 9 for each joint but the root, 4 of the lids.
+        """
         chosen = None if vertices is None else tuple(vertices.tolist())
         key = (joints, count, chosen, self.template.device, self.template.dtype)
         if key not in self._parts:
