@@ -27,12 +27,13 @@ def skin(vertices: Tensor, joints: Tensor, rotations: Tensor, parents: list[int]
     """Linear blend skinning: every vertex goes with the weighted mean of its joints' rigid motions.
 
     ``vertices`` (B, V, 3), ``joints`` (B, J, 3) at rest, ``rotations`` (B, J, 3, 3) relative to the parent,
-    ``weights`` (V, J), or (V, J + 1) where the last is the share that stays -> (B, V, 3).
+    ``weights`` (V, J), or (V, J + 1) where the last is the share that stays -> (B, V, 3). Fastest where each of x, y
+    and z lies in one piece, as in the result.
     """
     turns: list[Tensor] = []
     moves: list[Tensor] = []
-    still = weights[:, len(parents) :]  # (V, 0 or 1)
-    posed = vertices * still if still.shape[1] else torch.zeros_like(vertices)
+    points, shares = vertices.mT, weights.T.contiguous()  # (B, 3, V), (J or J + 1, V)
+    posed = points * shares[-1] if len(shares) > len(parents) else torch.zeros_like(points)
     for j, parent in enumerate(parents):
         turn, placed = rotations[:, j], joints[:, j]
         if parent >= 0:  # the parent carries the joint and all below it
@@ -40,9 +41,8 @@ def skin(vertices: Tensor, joints: Tensor, rotations: Tensor, parents: list[int]
             turn = turns[parent] @ turn
         turns.append(turn)
         moves.append(placed - _carry(turn, joints[:, j]))
-        carried = torch.baddbmm(moves[j][:, None], vertices, turn.mT)  # (B, V, 3)
-        posed = torch.addcmul(posed, weights[:, j, None], carried)
-    return posed
+        posed.addcmul_(shares[j], torch.baddbmm(moves[j][..., None], turn, points))
+    return posed.mT
 
 
 def _carry(turn: Tensor, point: Tensor) -> Tensor:
@@ -114,12 +114,14 @@ class Flame(nn.Module):
         template, basis, weights = self._part(joints, count, vertices)
         last = len(basis) if self.lids == "head" else len(basis) - 4  # rows that act before the pose
         moved = torch.cat([psi, bend, lid_terms], 1)
-        shaped = template + (moved[:, :last] @ basis[:last]).unflatten(-1, (-1, 3))  # (B, V, 3)
+        shaped = torch.addmm(template, moved[:, :last], basis[:last]).unflatten(-1, (3, -1)).mT  # (B, V, 3)
         at = self.joints[list(joints)] + torch.einsum("bk,kjd->bjd", psi, self.joint_basis[:count, list(joints)])
         parents = [self._carrier(self.parents[j], joints) for j in joints]
         posed = skin(shaped, at, rotations, parents, weights)
         if self.lids == "smirk":
-            posed = posed + (moved[:, last:] @ basis[last:]).unflatten(-1, (-1, 3))
+            posed = posed + (moved[:, last:] @ basis[last:]).unflatten(-1, (3, -1)).mT
+        if not posed.requires_grad:  # a loss does not mind how they lie; who takes them to numpy may
+            posed = posed.contiguous()
         return posed.reshape(*lead, -1, 3)
 
     def _carrier(self, joint: int, joints: tuple[int, ...]) -> int:
@@ -129,7 +131,7 @@ class Flame(nn.Module):
         return joints.index(joint) if joint >= 0 else -1
 
     def _part(self, joints: tuple[int, ...], count: int, vertices: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Template (V, 3), stacked bases (rows, 3 V), weights as ``skin`` takes them; sliced once, the last 8 kept.
+        """Template (3 V,), stacked bases (rows, 3 V), weights as ``skin`` takes them; sliced once, the last 8 kept.
 
         The rows: ``count`` of the expression, 9 for each joint but the root, 4 of the lids.
         """
@@ -147,7 +149,7 @@ class Flame(nn.Module):
         carriers = [self._carrier(j, joints) for j in range(len(self.parents))]
         columns = len(joints) + (-1 in carriers)  # -1 is the last: what stays
         weights = self.weights @ torch.eye(columns).to(self.weights)[carriers]  # (V, 5) -> (V, columns)
-        return self.template[rows], basis.flatten(1).contiguous(), weights[rows]
+        return self.template[rows].T.flatten(), basis.mT.flatten(1).contiguous(), weights[rows]
 
 
 def _eye_scale(head: FlameHead, template: Tensor) -> Tensor:
