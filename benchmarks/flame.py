@@ -4,10 +4,10 @@
 
 64 clips of 100 frames, forward and backward to the 58 numbers, on one thread; about two minutes and 6 GB. smplx has as
 few identity components as its default (10). ``seconds`` are medians on the clock, which other work on the machine
-lengthens; ``cpu_seconds`` are the process's own. Each contender works in a process of its own, so that its peak of memory
-is its own: ``peak_mb`` is what it takes above what it holds before the first round, ``process_mb`` the whole (Linux
-only). The floor is the one product that no implementation can leave out, coefficients times the basis of the chosen
-vertices, forward and backward.
+lengthens; ``cpu_seconds`` are the process's own. Each contender works in a process of its own, so that its peak of
+memory is its own: ``peak_mb`` is what it takes above what it holds before the first round, ``process_mb`` the whole
+(Linux only). The floor is the one product that no implementation can leave out, coefficients times the basis of the
+chosen vertices, with the same loss, forward and backward.
 """
 
 from __future__ import annotations
