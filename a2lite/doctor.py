@@ -142,6 +142,24 @@ def check_files() -> Iterator[Finding]:
         yield Finding(FAIL, "checkpoints", f"none in {folder}", remedy)
 
 
+def check_flame() -> Iterator[Finding]:
+    """The official FLAME, which is optional: in folders FLAME* of the clone."""
+    if _import_error("import a2lite.flame"):
+        return  # told by check_files
+    official = importlib.import_module("a2lite.flame.official")
+    files = [path for name in official.FILES for path in sorted(ROOT.glob(f"FLAME*/{name}"))]
+    if not files:
+        remedy = "https://flame.is.tue.mpg.de, after registration; nothing needs it (README, Optional downloads)"
+        yield Finding(WARN, "FLAME", f"none in {ROOT / 'FLAME*'} (optional)", remedy)
+    for path in files:
+        place = path.relative_to(ROOT)
+        try:
+            yield Finding(OK, "FLAME", f"{official.flame_version(path)} in {place}")
+        except (ValueError, OSError) as error:
+            remedy = "download it again (https://flame.is.tue.mpg.de, after registration) or take it away"
+            yield Finding(WARN, "FLAME", f"{place}: " + _line(str(error).removeprefix(f"{path}: ")), remedy)
+
+
 def check_disk() -> Iterator[Finding]:
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < 5:
@@ -166,6 +184,7 @@ CHECKS: list[Callable[[], Iterator[Finding]]] = [
     check_transformers,
     check_imports,
     check_files,
+    check_flame,
     check_disk,
 ]
 

@@ -1,5 +1,6 @@
 """The doctor names what is wrong and the remedy, and ends with 1 only when something must be mended."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from a2lite import doctor
 from a2lite.__main__ import main
+from a2lite.flame import official
 
 BROKEN_TORCHAUDIO = 'raise RuntimeError("PyTorch has CUDA version 13.2 whereas TorchAudio has 13.0")\n'
 
@@ -27,7 +29,7 @@ def test_a_broken_torchaudio_is_named_with_its_remedy(broken_torchaudio):
     assert run.returncode == 1
     assert run.stderr == ""
     names = [line.split()[1] for line in run.stdout.splitlines() if line.startswith("[")]
-    assert {"python", "torch", "transformers", "smplx", "head", "checkpoints", "disk"} <= set(names)
+    assert {"python", "torch", "transformers", "smplx", "head", "FLAME", "checkpoints", "disk"} <= set(names)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch):
@@ -48,6 +50,27 @@ def test_a_package_outside_the_tested_bounds_is_a_warning(monkeypatch):
     assert "<1.0" in findings["numpy"].found
     assert findings["no-such-package"].status == doctor.FAIL
     assert findings["smplx"].status == doctor.WARN
+
+
+def test_without_flame_one_line_tells_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    (finding,) = doctor.check_flame()
+    assert (finding.status, finding.thing) == (doctor.WARN, "FLAME")
+    assert "optional" in finding.found and "flame.is.tue.mpg.de" in finding.remedy
+
+
+def test_flame_files_are_found_named_and_left_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    good, pointer = tmp_path / "FLAME2020" / "generic_model.pkl", tmp_path / "FLAME2023" / "flame2023.pkl"
+    for path in (good, pointer):
+        path.parent.mkdir()
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    monkeypatch.setitem(official.KNOWN, hashlib.sha256(good.read_bytes()).hexdigest(), "FLAME 2020")
+    pointer.write_bytes(pointer.read_bytes() + b"size 1\n")
+    first, second = doctor.check_flame()
+    assert first.status == doctor.OK and "FLAME 2020 in" in first.found and "generic_model.pkl" in first.found
+    assert second.status == doctor.WARN and "Git LFS pointer" in second.found and second.remedy
+    assert sorted(tmp_path.rglob("*.*")) == [good, pointer]
 
 
 def test_a_read_only_clone_is_told(tmp_path, monkeypatch):

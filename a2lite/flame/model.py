@@ -27,11 +27,13 @@ def skin(vertices: Tensor, joints: Tensor, rotations: Tensor, parents: list[int]
     """Linear blend skinning: every vertex goes with the weighted mean of its joints' rigid motions.
 
     ``vertices`` (B, V, 3), ``joints`` (B, J, 3) at rest, ``rotations`` (B, J, 3, 3) relative to the parent,
-    ``weights`` (V, J) -> (B, V, 3).
+    ``weights`` (V, J), or (V, J + 1) where the last is the share that stays -> (B, V, 3). Fastest where each of x, y
+    and z lies in one piece, as in the result.
     """
     turns: list[Tensor] = []
     moves: list[Tensor] = []
-    posed = torch.zeros_like(vertices)
+    points, shares = vertices.mT, weights.T.contiguous()  # (B, 3, V), (J or J + 1, V)
+    posed = points * shares[-1] if len(shares) > len(parents) else torch.zeros_like(points)
     for j, parent in enumerate(parents):
         turn, placed = rotations[:, j], joints[:, j]
         if parent >= 0:  # the parent carries the joint and all below it
@@ -39,9 +41,8 @@ def skin(vertices: Tensor, joints: Tensor, rotations: Tensor, parents: list[int]
             turn = turns[parent] @ turn
         turns.append(turn)
         moves.append(placed - _carry(turn, joints[:, j]))
-        carried = torch.baddbmm(moves[j][:, None], vertices, turn.mT)  # (B, V, 3)
-        posed = torch.addcmul(posed, weights[:, j, None], carried)
-    return posed
+        posed.addcmul_(shares[j], torch.baddbmm(moves[j][..., None], turn, points))
+    return posed.mT
 
 
 def _carry(turn: Tensor, point: Tensor) -> Tensor:
@@ -87,8 +88,8 @@ class Flame(nn.Module):
         """
         if motion.shape[-1] != MotionConfig.dim:
             raise ValueError(f"motion: expected (..., {MotionConfig.dim}), got {tuple(motion.shape)}")
-        rotation = motion[..., MotionConfig.rotation]
-        turning = {ROOT: torch.zeros_like(rotation) if zero_pose else rotation, JAW: motion[..., MotionConfig.jaw]}
+        turning = {} if zero_pose else {ROOT: motion[..., MotionConfig.rotation]}
+        turning[JAW] = motion[..., MotionConfig.jaw]
         return self._mesh(motion[..., MotionConfig.expression], turning, motion[..., MotionConfig.eyelid], vertices)
 
     def articulate(self, expression: Tensor, pose: Tensor, eyelid: Tensor) -> Tensor:
@@ -100,30 +101,40 @@ class Flame(nn.Module):
         return self._mesh(expression, turning, eyelid, None)
 
     def _mesh(self, expression: Tensor, turning: dict[int, Tensor], lids: Tensor, vertices: Tensor | None) -> Tensor:
-        """Joints that are not in ``turning`` cost nothing: their vertices go with the nearest one above that is."""
+        """Joints that are not in ``turning`` cost nothing: their vertices go with the nearest one above that is.
+
+        Where none is, they stay. The root, if it turns, comes first.
+        """
         lead, count, joints = expression.shape[:-1], expression.shape[-1], tuple(turning)
         psi, lids = expression.reshape(-1, count), lids.reshape(-1, 2)
         rotations = torch.stack([rotation_matrix(turning[j]) for j in joints], -3).reshape(-1, len(joints), 3, 3)
-        bend = (rotations[:, 1:] - torch.eye(3, dtype=psi.dtype, device=psi.device)).flatten(1)  # (B, 9 (J - 1))
+        bending = rotations[:, 1:] if ROOT in turning else rotations
+        bend = (bending - torch.eye(3, dtype=psi.dtype, device=psi.device)).flatten(1)  # (B, 9 (J - 1))
         lid_terms = torch.stack([lids, 4 * lids * (1 - lids)], -1).flatten(1)  # (B, 4)
         template, basis, weights = self._part(joints, count, vertices)
         last = len(basis) if self.lids == "head" else len(basis) - 4  # rows that act before the pose
         moved = torch.cat([psi, bend, lid_terms], 1)
-        shaped = template + (moved[:, :last] @ basis[:last]).unflatten(-1, (-1, 3))  # (B, V, 3)
+        shaped = torch.addmm(template, moved[:, :last], basis[:last]).unflatten(-1, (3, -1)).mT  # (B, V, 3)
         at = self.joints[list(joints)] + torch.einsum("bk,kjd->bjd", psi, self.joint_basis[:count, list(joints)])
-        parents = [-1 if j == ROOT else joints.index(self._carrier(self.parents[j], joints)) for j in joints]
+        parents = [self._carrier(self.parents[j], joints) for j in joints]
         posed = skin(shaped, at, rotations, parents, weights)
         if self.lids == "smirk":
-            posed = posed + (moved[:, last:] @ basis[last:]).unflatten(-1, (-1, 3))
+            posed = posed + (moved[:, last:] @ basis[last:]).unflatten(-1, (3, -1)).mT
+        if not posed.requires_grad:  # a loss does not mind how they lie; who takes them to numpy may
+            posed = posed.contiguous()
         return posed.reshape(*lead, -1, 3)
 
     def _carrier(self, joint: int, joints: tuple[int, ...]) -> int:
-        while joint not in joints:
+        """The place in ``joints`` of the nearest one at or above ``joint``; -1 where there is none."""
+        while joint >= 0 and joint not in joints:
             joint = self.parents[joint]
-        return joint
+        return joints.index(joint) if joint >= 0 else -1
 
     def _part(self, joints: tuple[int, ...], count: int, vertices: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Template (V, 3), stacked bases (count + 9 (J - 1) + 4, 3 V), weights (V, J); sliced once, the last 8 kept."""
+        """Template (3 V,), stacked bases (rows, 3 V), weights as ``skin`` takes them; sliced once, the last 8 kept.
+
+        The rows: ``count`` of the expression, 9 for each joint but the root, 4 of the lids.
+        """
         chosen = None if vertices is None else tuple(vertices.tolist())
         key = (joints, count, chosen, self.template.device, self.template.dtype)
         if key not in self._parts:
@@ -135,9 +146,10 @@ class Flame(nn.Module):
     def _slice(self, joints: tuple[int, ...], count: int, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bends = [self.pose_basis[9 * (j - 1) : 9 * j, rows] for j in joints if j != ROOT]
         basis = torch.cat([self.expression_basis[:count, rows], *bends, self.lid_basis.flatten(0, 1)[:, rows]])
-        carriers = [joints.index(self._carrier(j, joints)) for j in range(len(self.parents))]
-        weights = self.weights @ torch.eye(len(joints)).to(self.weights)[carriers]  # (V, 5) -> (V, J)
-        return self.template[rows], basis.flatten(1).contiguous(), weights[rows]
+        carriers = [self._carrier(j, joints) for j in range(len(self.parents))]
+        columns = len(joints) + (-1 in carriers)  # -1 is the last: what stays
+        weights = self.weights @ torch.eye(columns).to(self.weights)[carriers]  # (V, 5) -> (V, columns)
+        return self.template[rows].T.flatten(), basis.mT.flatten(1).contiguous(), weights[rows]
 
 
 def _eye_scale(head: FlameHead, template: Tensor) -> Tensor:

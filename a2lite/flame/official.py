@@ -8,18 +8,20 @@ without action units: what its 100 expression components mean is nobody's list.
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from a2lite.flame.head import EXPRESSION, IDENTITY, USED, FlameHead
-from a2lite.flame.pickles import read_pickle
+from a2lite.flame.pickles import UnsafePickle, read_pickle
 
 VERTICES, TRIANGLES, JOINTS = 5023, 9976, 5
 SHAPES = {
@@ -31,6 +33,8 @@ SHAPES = {
     "weights": (VERTICES, JOINTS),
     "kintree_table": (2, JOINTS),
 }
+PARENTS = [0, 1, 1, 1]  # of neck, jaw, left eye, right eye
+FILES = ("generic_model.pkl", "flame2023.pkl", "flame2023_no_jaw.pkl", "flame2023_Open.pkl")
 KNOWN = {  # sha256 of the published files
     "efcd14cc4a69f3a3d9af8ded80146b5b6b50df3bd74cf69108213b144eba725b": "FLAME 2020",
     "8fb1af0db1abb51053ead8fd1f2624a63d01c9602f4a4fb4ea23bd2c82017fa0": "FLAME 2023",
@@ -53,7 +57,9 @@ def load_flame(path: str | Path) -> FlameHead:
     What lies beside it is taken along: ``FLAME_masks.pkl`` (regions), ``l_eyelid.npy`` and ``r_eyelid.npy`` (SMIRK's
     lids), ``flame_static_embedding.pkl`` or ``landmark_embedding.npy`` (landmarks). Nothing in a pickle is executed.
     The first call converts it to ``<name>.safetensors`` beside it, where that may be written; later ones read that.
-    Warns where coefficients fitted on FLAME 2020 do not carry over. FileNotFoundError or ValueError in one line.
+    Warns where coefficients fitted on FLAME 2020 do not carry over, and where landmarks cannot be read: the head is
+    then whole but for them. A file that asks for more than arrays (UnsafePickle, a ValueError) stops all, whichever of
+    them it is. FileNotFoundError or ValueError in one line.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -75,18 +81,36 @@ def _converted(path: Path, digest: str) -> tuple[dict[str, Tensor], str]:
             with safe_open(kept, "pt") as file:
                 meta = file.metadata() or {}
                 if meta.get("source") == digest:
-                    return {name: file.get_tensor(name) for name in file.keys()}, meta["version"]  # noqa: SIM118
-        except Exception as error:  # a damaged copy is made anew
-            warnings.warn(f"{kept}: is damaged ({error}); written again from {path.name}", stacklevel=3)
+                    arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                    return check(kept, arrays), meta["version"]
+        except Exception as error:  # a damaged copy, or one of an older layout, is made anew
+            warnings.warn(f"{kept}: is damaged ({_brief(error)}); written again from {path.name}", stacklevel=3)
     content = read_pickle(path)
     arrays, version = check(path, content), version_of(content, digest)
-    try:
-        partial = kept.with_name(kept.name + ".partial")
-        save_file(arrays, partial, dict(source=digest, version=version))
-        partial.replace(kept)
-    except OSError:
-        pass  # a read-only folder: converted at every call
+    if kept != path:
+        _keep(kept, arrays, dict(source=digest, version=version))
     return arrays, version
+
+
+def _keep(path: Path, arrays: dict[str, Tensor], meta: dict[str, str]) -> None:
+    """Write whole or not at all; in a folder that cannot be written nothing is kept, and every call converts."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(arrays, partial, meta)
+        partial.replace(path)
+    except (OSError, SafetensorError):
+        with suppress(OSError):
+            partial.unlink()
+
+
+def flame_version(path: Path) -> str:
+    """Which FLAME a published file is; it is checked as ``load_flame`` checks it, and nothing is written."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest in KNOWN:
+        return KNOWN[digest]
+    content = read_pickle(path)
+    check(path, content)
+    return version_of(content, digest)
 
 
 def version_of(content: dict, digest: str) -> str:
@@ -105,7 +129,7 @@ def check(path: Path, content: object) -> dict[str, Tensor]:
         raise ValueError(f"{path}: has no {missing[0]}; expected a FLAME model, found {_list(content)}")
     arrays = {}
     for name, shape in SHAPES.items():
-        array = np.asarray(content[name])
+        array = _array(path, name, content[name])
         if array.dtype.kind not in "biuf" or array.shape != shape:
             raise ValueError(f"{path}: {name} is {array.shape} of {array.dtype}; expected numbers of shape {shape}")
         if not np.isfinite(array).all():
@@ -114,17 +138,32 @@ def check(path: Path, content: object) -> dict[str, Tensor]:
             raise ValueError(f"{path}: {name} is zero throughout; a converter has lost it, take the published file")
         exact = name in ("f", "kintree_table")
         arrays[name] = torch.from_numpy(np.ascontiguousarray(array, np.int64 if exact else np.float32))
-    if arrays["f"].min() < 0 or arrays["f"].max() >= VERTICES:
-        raise ValueError(f"{path}: f names vertex {int(arrays['f'].max())}; expected 0 to {VERTICES - 1}")
+    low, high = int(arrays["f"].min()), int(arrays["f"].max())
+    if low < 0 or high >= VERTICES:
+        raise ValueError(f"{path}: f names vertex {low if low < 0 else high}; expected 0 to {VERTICES - 1}")
+    parents = arrays["kintree_table"][0, 1:].tolist()
+    if parents != PARENTS:
+        raise ValueError(f"{path}: kintree_table gives the joints the parents {parents}; expected {PARENTS}")
     for name in ("J_regressor", "weights"):
         total = arrays[name].sum(1)
-        if (total - 1).abs().max() > 1e-3:
-            raise ValueError(f"{path}: a row of {name} adds up to {float(total.min()):.3g}; expected 1")
+        worst = total[(total - 1).abs().argmax()]
+        if (worst - 1).abs() > 1e-3:
+            raise ValueError(f"{path}: a row of {name} adds up to {float(worst):.3g}; expected 1")
     return arrays
 
 
+def _array(path: Path, name: str, value: object) -> np.ndarray:
+    if not isinstance(value, np.ndarray | Tensor):
+        raise ValueError(f"{path}: {name} is a {type(value).__name__}; expected an array")
+    return np.asarray(value)
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def _list(content: dict) -> str:
-    names = [str(name) for name in content]
+    names = [ascii(name)[1:-1][:40] for name in content]
     return ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
 
 
@@ -139,7 +178,7 @@ def _head(arrays: dict[str, Tensor], version: str) -> FlameHead:
         shapedirs=arrays["shapedirs"],
         posedirs=arrays["posedirs"].reshape(3 * VERTICES, -1).T.contiguous(),
         J_regressor=arrays["J_regressor"],
-        parents=torch.tensor([-1, *arrays["kintree_table"][0, 1:].tolist()]),
+        parents=torch.tensor([-1, *PARENTS]),
         lbs_weights=arrays["weights"],
         eyelids=torch.zeros(2, 2, VERTICES, 3),
         regions=dict(left_eyeball=left, right_eyeball=right),
@@ -182,24 +221,16 @@ def _with_neighbours(head: FlameHead, folder: Path) -> FlameHead:
         colours = head.colours.clone()
         colours[regions["lips"]] = torch.tensor(LIP)
         head = replace(head, regions=regions, colours=colours)
-    static = folder / "flame_static_embedding.pkl"
-    whole = folder / "landmark_embedding.npy"
-    if static.is_file():
-        content = read_pickle(static)
-        return replace(head, landmarks=_landmarks(static, content, "lmk_face_idx", "lmk_b_coords", head.faces))
-    if whole.is_file():
-        content = _object_npy(whole)
-        names = "static_lmk_faces_idx", "static_lmk_bary_coords"
-        return replace(head, landmarks=_landmarks(whole, content, *names, head.faces))
-    return head
+    return replace(head, landmarks=_landmarks(folder, head.faces))
 
 
 def _eyelid(path: Path) -> Tensor:
     """SMIRK's (5023, 3) of one lid, metres at closure 1."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as .npy ({error}); expected SMIRK's assets/{path.name}") from None
+    except Exception as error:
+        told = f"cannot be read as .npy ({_brief(error)}); expected SMIRK's assets/{path.name}"
+        raise ValueError(f"{path}: {told}") from None
     if array.shape != (VERTICES, 3) or array.dtype.kind != "f" or not np.isfinite(array).all() or not array.any():
         raise ValueError(f"{path}: is {array.shape} of {array.dtype}; expected SMIRK's ({VERTICES}, 3), finite, not 0")
     return torch.from_numpy(array.astype(np.float32))
@@ -211,15 +242,22 @@ def _masks(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: has not all of FLAME's masks; expected {', '.join(sorted(MASKS))}")
     found = {}
     for name in MASKS:
-        numbers = np.asarray(content[name])
-        if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or numbers.max(initial=0) >= VERTICES:
+        numbers = _array(path, name, content[name])
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
             raise ValueError(f"{path}: {name} is {numbers.shape} of {numbers.dtype}; expected vertex numbers")
+        low, high = numbers.min(initial=0), numbers.max(initial=0)
+        if low < 0 or high >= VERTICES:
+            raise ValueError(f"{path}: {name} names vertex {low if low < 0 else high}; expected 0 to {VERTICES - 1}")
         found[name] = torch.from_numpy(np.unique(numbers.astype(np.int64)))
     return found
 
 
 def _upper_face(regions: dict[str, Tensor]) -> Tensor:
-    """Eye regions, forehead and nose (Sec. 6.1: brows and lids are what UFD looks at), without the eyeballs."""
+    """Eye region and forehead without the eyeballs: what UFD is averaged over (Sec. 6.1; App. C.1, Eq. 12).
+
+    The paper does not list its vertices; ARTalk takes these two masks. The built head's region is another one, on
+    another mesh: a UFD of the one cannot be compared with a UFD of the other.
+    """
     upper = torch.cat([regions[name] for name in ("eye_region", "forehead")]).unique()
     balls = torch.cat([regions["left_eyeball"], regions["right_eyeball"]])
     return upper[~torch.isin(upper, balls)]
@@ -232,27 +270,54 @@ PLACES = {  # of dlib's 68 points, without the 17 of the contour; the subject's 
 }  # fmt: skip
 
 
-def _landmarks(path: Path, content: object, at: str, weights: str, faces: Tensor) -> dict[str, int]:
+EMBEDDINGS = {  # file -> its triangles and its barycentric weights, (51,) and (51, 3)
+    "flame_static_embedding.pkl": ("lmk_face_idx", "lmk_b_coords"),
+    "landmark_embedding.npy": ("static_lmk_faces_idx", "static_lmk_bary_coords"),
+}
+
+
+def _landmarks(folder: Path, faces: Tensor) -> dict[str, int]:
+    """Those of the first embedding in ``folder`` that can be read; the others are named in a warning."""
+    for name, keys in EMBEDDINGS.items():
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            content = read_pickle(path, _npy_header(path) if path.suffix == ".npy" else 0, keys)
+            return _nearest(path, content, *keys, faces)
+        except UnsafePickle:
+            raise
+        except ValueError as error:
+            warnings.warn(f"{error}; left out", stacklevel=4)
+    return {}
+
+
+def _nearest(path: Path, content: object, at: str, weights: str, faces: Tensor) -> dict[str, int]:
     """The vertex nearest to each named landmark, of 51 barycentric ones."""
     if not isinstance(content, dict) or not {at, weights} <= set(content):
         raise ValueError(f"{path}: has no {at} and {weights}; expected a FLAME landmark embedding")
-    triangles, corners = np.asarray(content[at]).astype(np.int64), np.asarray(content[weights])
-    if triangles.shape != (51,) or corners.shape != (51, 3) or triangles.min() < 0 or triangles.max() >= TRIANGLES:
+    triangles, corners = (_array(path, name, content[name]) for name in (at, weights))
+    if triangles.shape != (51,) or corners.shape != (51, 3):
         raise ValueError(f"{path}: {at} is {triangles.shape}, {weights} {corners.shape}; expected (51,) and (51, 3)")
-    nearest = faces[torch.from_numpy(triangles), torch.from_numpy(corners.argmax(1))]
+    if triangles.dtype.kind not in "iu" or corners.dtype.kind != "f" or not np.isfinite(corners).all():
+        raise ValueError(f"{path}: {at} is of {triangles.dtype}, {weights} of {corners.dtype}; expected finite numbers")
+    if triangles.min() < 0 or triangles.max() >= TRIANGLES:
+        low, high = triangles.min(), triangles.max()
+        raise ValueError(f"{path}: {at} goes from {low} to {high}; expected 0 to {TRIANGLES - 1}")
+    nearest = faces[torch.from_numpy(triangles.astype(np.int64)), torch.from_numpy(corners.argmax(1))]
     return {name: int(nearest[number - 17]) for name, number in PLACES.items()}
 
 
-def _object_npy(path: Path) -> object:
-    """A dict in a .npy file of one Python object: its header is skipped, its pickle read as any other."""
+def _npy_header(path: Path) -> int:
+    """Where the pickle begins in a .npy file of one Python object."""
     with path.open("rb") as file:
         try:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
-        except ValueError as error:
-            raise ValueError(f"{path}: cannot be read as .npy ({error})") from None
+        except Exception as error:  # whatever a broken header makes of numpy's reader
+            raise ValueError(f"{path}: cannot be read as .npy ({_brief(error)})") from None
         start = file.tell()
     if shape != () or dtype != np.dtype(object):
         raise ValueError(f"{path}: is {shape} of {dtype}; expected one dict")
-    return read_pickle(path, start)
+    return start

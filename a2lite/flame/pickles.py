@@ -1,8 +1,9 @@
 """Reading FLAME's pickles without running them: every global a file may name becomes an inert record.
 
-FLAME is published as Python 2 pickles that hold numpy arrays, scipy's ``csc_matrix`` and ``chumpy`` arrays. A pickle
-is a program; this reader lets it build containers, numbers, strings and the records below, and nothing else. Neither
-numpy's nor scipy's nor chumpy's own code is called by a file. See notebooks/01_flame.ipynb.
+FLAME is published as Python 2 pickles that hold numpy arrays, scipy's ``csc_matrix`` and ``chumpy`` arrays, and its
+landmarks with torch tensors among them. A pickle is a program; this reader lets it build containers, numbers, strings
+and the records below, and nothing else. Neither numpy's nor scipy's nor chumpy's nor torch's own code is called by a
+file. See notebooks/01_flame.ipynb.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ Plain = Callable[[Any], Any]
 
 class UnsafePickle(ValueError):
     """A file that names something which is not needed to store arrays."""
+
+
+class _NotHere(ValueError):
+    """Harmless, and not a number."""
 
 
 class _Record:
@@ -55,13 +60,21 @@ class _Array(_Record):
     """``_reconstruct(ndarray, (0,), b"b")`` with the state (version, shape, dtype, Fortran order, bytes)."""
 
     def resolve(self, plain: Plain) -> np.ndarray:
-        state = self.state
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise ValueError("an array without its numbers")
-        shape, dtype, fortran, data = state[-4:]
-        if isinstance(data, list) and len(data) == 1 and plain(shape) == ():  # np.save of one Python object
+        shape, dtype, fortran, data = self._parts()
+        if self.boxed():
             return plain(data[0])
         return _numbers(plain(data), dtype, plain(shape), "F" if fortran else "C")
+
+
+    def boxed(self) -> list:
+        """[the object] where np.save has put one Python object into an array, else []."""
+        shape, _, _, data = self._parts()
+        return data if isinstance(data, list) and len(data) == 1 and shape == () else []
+
+    def _parts(self) -> tuple:
+        if not isinstance(self.state, tuple) or len(self.state) not in (4, 5):
+            raise ValueError("an array without its numbers")
+        return self.state[-4:]
 
 
 class _Buffer(_Record):
@@ -71,8 +84,8 @@ class _Buffer(_Record):
         if len(self.args) not in (4, 5):
             raise ValueError("an array without its numbers")
         data, dtype, shape, order = self.args[:4]
-        if order == "K":
-            return _numbers(plain(data), dtype, plain(shape), "C").transpose(plain(self.args[4:])[0])
+        if order == "K" and len(self.args) == 5:
+            return _numbers(plain(data), dtype, plain(shape), "C").transpose(plain(self.args[4]))
         return _numbers(plain(data), dtype, plain(shape), order)
 
 
@@ -119,6 +132,13 @@ class _Csc(_Record):
         return dense
 
 
+class _Torch(_Record):
+    """A part of a torch tensor: torch's own loader would execute the pickle within, so nothing is done with it."""
+
+    def resolve(self, plain: Plain) -> np.ndarray:
+        raise _NotHere("a torch tensor; expected a numpy array, as tensor.numpy() gives")
+
+
 class _Made(_Record):
     """``copy_reg._reconstructor(class, object, None)``: an instance at protocols 0 and 1."""
 
@@ -146,6 +166,11 @@ _ALLOWED = {
     **{(f"numpy.{core}.numeric", "_frombuffer"): _Buffer for core in ("core", "_core")},
     **{(f"scipy.sparse.{place}", "csc_matrix"): _Csc for place in ("csc", "_csc")},
     ("scipy.sparse", "csc_matrix"): _Csc,
+    ("torch._utils", "_rebuild_tensor"): _Torch,
+    ("torch._utils", "_rebuild_tensor_v2"): _Torch,
+    ("torch._utils", "_rebuild_parameter"): _Torch,
+    ("torch.storage", "_load_from_bytes"): _Torch,
+    ("collections", "OrderedDict"): _Torch,  # a tensor's hooks
 }
 
 
@@ -153,18 +178,20 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type[_Record]:
         place = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         if (place, name) not in _ALLOWED:
-            raise UnsafePickle(f"names {module}.{name}, which no array needs; nothing of it was run")
+            raise UnsafePickle(f"names {_line(f'{module}.{name}', 80)}, which no array needs; nothing of it was run")
         return _ALLOWED[place, name]
 
     def persistent_load(self, pid: Any) -> Any:
         raise UnsafePickle("refers to objects outside of itself; nothing of it was run")
 
 
-def read_pickle(path: str | Path, start: int = 0) -> Any:
+def read_pickle(path: str | Path, start: int = 0, keys: Collection[str] | None = None) -> Any:
     """What a pickle of arrays holds, from byte ``start`` on: dicts, lists, numbers, text and numpy arrays.
 
     ``chumpy`` arrays and sparse matrices become dense arrays. Nothing named in the file is imported or called.
-    UnsafePickle (a ValueError) where it names anything but arrays; ValueError where it is no pickle, or cut short.
+    ``keys`` takes only these of a dict: then torch tensors elsewhere in it do no harm.
+    UnsafePickle (a ValueError) where it names anything but arrays, asked for or not; ValueError where it is no
+    pickle, is cut short, or has a torch tensor where an array is asked for.
     """
     path = Path(path)
     if not path.is_file():
@@ -177,9 +204,11 @@ def read_pickle(path: str | Path, start: int = 0) -> Any:
     if data.startswith(b"PK\x03\x04"):
         raise ValueError(f"{path}: is a zip archive; unpack it and name the .pkl in it")
     try:
-        return _Resolver()(_Reader(io.BytesIO(data), encoding="latin1").load())
+        return _Resolver()(_only(keys, _Reader(io.BytesIO(data), encoding="latin1").load()))
     except UnsafePickle as error:
-        raise UnsafePickle(f"{path}: {error}") from None
+        raise UnsafePickle(f"{path}: {_line(str(error))}") from None
+    except _NotHere as error:
+        raise ValueError(f"{path}: {error}") from None
     except EOFError:
         raise ValueError(f"{path}: ends too early; it was cut short, download it again") from None
     except (
@@ -188,8 +217,22 @@ def read_pickle(path: str | Path, start: int = 0) -> Any:
     ) as error:  # fmt: skip
         short = "truncated" in str(error)
         cut = "ends too early; it was cut short, download it again"
-        told = cut if short else f"cannot be read as a pickle: {error}"
+        told = cut if short else f"cannot be read as a pickle: {_line(str(error))}"
         raise ValueError(f"{path}: {told}") from None
+
+
+def _only(keys: Collection[str] | None, value: Any) -> Any:
+    """The dict with these keys alone, also where np.save has boxed it; anything else as it is."""
+    if isinstance(value, _Array) and value.boxed():
+        (value,) = value.boxed()
+    if keys is None or not isinstance(value, dict):
+        return value
+    return {key: item for key, item in value.items() if isinstance(key, str) and key in keys}
+
+
+def _line(text: str, most: int = 300) -> str:
+    """Words out of a file, fit to be shown: one line of plain characters, ``most`` of them."""
+    return " ".join(text.encode("unicode_escape").decode().split())[:most]
 
 
 class _Resolver:
@@ -197,6 +240,7 @@ class _Resolver:
 
     def __init__(self):
         self.done: dict[int, Any] = {}
+        self.seen: list[Any] = []  # kept alive, so that no other object takes over an id
 
     def __call__(self, value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float | str | bytes):
@@ -204,6 +248,7 @@ class _Resolver:
         if isinstance(value, bytearray):
             return bytes(value)
         if id(value) not in self.done:
+            self.seen.append(value)
             self.done[id(value)] = _OPEN
             self.done[id(value)] = self._make(value)
         elif self.done[id(value)] is _OPEN:
@@ -214,10 +259,16 @@ class _Resolver:
         if isinstance(value, _Record) and hasattr(value, "resolve"):
             return value.resolve(self)
         if isinstance(value, dict):
-            return {self(key): self(item) for key, item in value.items()}
+            return {self(key): self._named(key, item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return type(value)(self(item) for item in value)
         raise UnsafePickle(f"holds a {type(value).__name__.strip('_')}; expected arrays, numbers and text")
+
+    def _named(self, key: Any, item: Any) -> Any:
+        try:
+            return self(item)
+        except _NotHere as error:
+            raise _NotHere(f"{_line(str(key))}: {error}") from None
 
 
 def _is_shape(shape: Any) -> bool:
