@@ -97,9 +97,10 @@ class Browser:
         """Waits for an expression to be true; what it throws until then is what does not exist yet."""
         return self._wait(lambda: self._value(text), seconds, f"{text} was not true")
 
-    def screen(self) -> np.ndarray:
-        """(H, W, 3), 0 to 255."""
-        data = self.call("Page.captureScreenshot", format="png")["data"]
+    def screen(self, *box: int) -> np.ndarray:
+        """(H, W, 3), 0 to 255; of a box left, top, width, height, where one is given."""
+        clip = dict(clip=dict(zip(("x", "y", "width", "height"), box), scale=1)) if box else {}
+        data = self.call("Page.captureScreenshot", format="png", **clip)["data"]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
     def picture(self) -> np.ndarray:
