@@ -198,6 +198,7 @@ def test_the_mouth_opens_as_its_slider_is_dragged(lab):
     took = lab.shows(other_than(shut))
     print(f"from the slider to the picture {took:.2f} s")
     lab.shows(open_more_than(shut))
+    assert abs(lab.box(".noUi-handle")[0] - left - 100) < 5  # where the hand has left it
     assert took < 5  # on a busy machine without a graphics card; 0.5 otherwise
 
 

@@ -174,6 +174,16 @@ def test_a_preset_that_was_changed_is_called_so_no_longer(sliders):
     assert sliders.faces.value == "preset" and sliders.motion[50] == 0
 
 
+def test_a_slider_is_never_pulled_back_by_its_own_value(sliders):
+    said = []
+    for part in (sliders.joints["jaw"], sliders.muscles["smile"]):
+        part.observe(lambda change: said.append(change.new), "value")
+    for index, part in ((1, sliders.joints["jaw"]), (0, sliders.muscles["smile"])):
+        sliders.tabs.selected_index = index
+        part.value = 0.15000000000000002  # as a browser adds up its steps
+    assert said == [0.15000000000000002] * 2
+
+
 def test_what_was_set_before_the_sliders_are_shown_is_shown_by_them():
     sliders = Sliders(HEAD)
     sliders.preset("wink")

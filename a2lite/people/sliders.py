@@ -209,7 +209,9 @@ class Sliders:
             self._quiet = False
 
     def _say(self, widget, value: torch.Tensor) -> None:
-        widget.value = round(float(value), 4)  # what was set comes back the same, not as its nearest float32
+        """A slider that says so already is left alone: an answer would pull it back under the hand that drags it."""
+        if abs(widget.value - float(value)) > 1e-4:
+            widget.value = round(float(value), 4)
 
     def _show_units(self) -> None:
         side = "right" if self.side.value == "right" else "left"
