@@ -162,7 +162,8 @@ class Sliders:
 
     def _heard(self, act: Callable[[float], None]) -> Callable:
         def changed(change) -> None:
-            if not self._quiet:
+            moved = abs(change.new - change.old) > 1e-6  # a browser answers 0.22 with 0.22000000000000003
+            if moved and not self._quiet:
                 act(change.new)
                 self.shown = "preset"
                 self._refresh()
