@@ -34,6 +34,10 @@ def climbing(seconds: float, rate: int = 16000) -> np.ndarray:
     return np.linspace(-0.9, 0.9, round(seconds * rate), dtype=np.float32)
 
 
+class Thrown(Exception):
+    """What a page's expression has thrown."""
+
+
 class Browser:
     """A headless Chromium, spoken to through its DevTools socket."""
 
@@ -49,22 +53,27 @@ class Browser:
         self.process = subprocess.Popen(
             [program, *(f"--{option}" for option in options), "about:blank"], stdout=-3, stderr=-3
         )
-        port = self._wait(lambda: (folder / "DevToolsActivePort").read_text().split("\n")[0])
-        self.call_number, self.complaints = 0, []
-        self.socket = self._wait(lambda: self._connect(socket, port))
-        for domain in ("Page", "Runtime"):
-            self.call(f"{domain}.enable")
-        self.call("Emulation.setDeviceMetricsOverride", width=480, height=560, deviceScaleFactor=1, mobile=False)
+        self.socket, self.call_number, self.complaints = None, 0, []
+        try:
+            port = self._wait(lambda: (folder / "DevToolsActivePort").read_text().split("\n")[0])
+            self.socket = self._wait(lambda: self._connect(socket, port))
+            for domain in ("Page", "Runtime"):
+                self.call(f"{domain}.enable")
+            self.size(480, 560)
+        except BaseException:
+            self.close()
+            raise
 
-    def _wait(self, attempt, seconds=20.0):
-        for _ in range(int(seconds / 0.1)):
+    def _wait(self, attempt, seconds=20.0, what="the browser did not answer"):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             try:
                 if result := attempt():
                     return result
-            except (OSError, IndexError, KeyError):
+            except (OSError, IndexError, KeyError, Thrown):
                 pass
             time.sleep(0.1)
-        pytest.fail(f"the browser did not answer within {seconds:.0f} s")
+        pytest.fail(f"{what} within {seconds:.0f} s")
 
     def _connect(self, socket, port):
         from urllib.request import urlopen
@@ -83,21 +92,34 @@ class Browser:
             if message.get("id") == self.call_number:
                 return message["result"]
 
+    def size(self, width: int, height: int):
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
     def js(self, text: str):
-        """The value of an expression; a promise's, once it is kept."""
-        options = dict(returnByValue=True, awaitPromise=True)
-        return self.call("Runtime.evaluate", expression=text, **options)["result"].get("value")
+        """The value of an expression; a promise's, once it is kept. Fails the test where it throws."""
+        try:
+            return self._value(text)
+        except Thrown as error:
+            pytest.fail(f"{text}: {error}")
+
+    def _value(self, text: str):
+        answer = self.call("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
+        if thrown := answer.get("exceptionDetails"):
+            raise Thrown(thrown.get("exception", {}).get("description", thrown["text"]))
+        return answer["result"].get("value")
 
     def open(self, address: str, ready: str = "document.body?.dataset.frame"):
         self.call("Page.navigate", url=address)
         self.until(ready, 90.0)
 
     def until(self, text: str, seconds: float = 20.0):
-        self._wait(lambda: self.js(text), seconds)
+        """Waits for an expression to be true; what it throws until then is what does not exist yet."""
+        return self._wait(lambda: self._value(text), seconds, f"{text} was not true")
 
-    def screen(self) -> np.ndarray:
-        """(H, W, 3), 0 to 255."""
-        data = self.call("Page.captureScreenshot", format="png")["data"]
+    def screen(self, *box: int) -> np.ndarray:
+        """(H, W, 3), 0 to 255; of a box left, top, width, height, where one is given."""
+        clip = dict(clip=dict(zip(("x", "y", "width", "height"), box), scale=1)) if box else {}
+        data = self.call("Page.captureScreenshot", format="png", **clip)["data"]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
     def picture(self) -> np.ndarray:
@@ -116,7 +138,15 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 else "")
 
+    def mouse(self, *places: tuple[float, float]):
+        """The left button goes down at the first (x, y), along the others, and up at the last."""
+        for i, (x, y) in enumerate(places):
+            kind = "mouseMoved" if i else "mousePressed"
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
+
     def close(self):
-        self.socket.close()
+        if self.socket:
+            self.socket.close()
         self.process.terminate()
         self.process.wait()

@@ -8,10 +8,15 @@ import pytest
 import torch
 
 from a2lite.flame import Flame, load_head
-from a2lite.people import PEOPLE, Person, dress
+from a2lite.people import PEOPLE, Person, dress, expression
+from a2lite.people.hair import hair
+from a2lite.people.sliders import Sliders, live_stage
 from a2lite.player import Clip, page, render
 
 HEAD = load_head()
+OFFICIAL = replace(  # as load_flame gives it
+    HEAD, version="FLAME 2020", action_units=[], au_expression=torch.zeros(0, 50), traits=[], trait_identity=None
+)
 
 
 def face(person: str = "robin", lids: float = 0.0, jaw: float = 0.0, turn: float = 0.0, **units) -> np.ndarray:
@@ -19,6 +24,13 @@ def face(person: str = "robin", lids: float = 0.0, jaw: float = 0.0, turn: float
     motion = torch.zeros(58)
     motion[:50], motion[50], motion[54], motion[56:] = HEAD.expression(**units), jaw, turn, lids
     return Flame(HEAD, PEOPLE[person].betas(HEAD))(motion).numpy()
+
+
+def widgets() -> dict:
+    """All that live, by their ids."""
+    from ipywidgets.widgets import widget
+
+    return widget._instances
 
 
 def worn(look, name: str):
@@ -49,8 +61,18 @@ def test_a_name_nobody_has_is_refused_and_own_people_are_welcome():
     assert dress(HEAD, Person(style="bob", hair="red")).parts
 
 
+@pytest.mark.parametrize(
+    "word, choices", dict(tone="pale, light", hair="black, dark", style="crop, short", eyes="blue, green").items()
+)
+def test_a_word_nobody_knows_is_refused_with_those_to_choose_from(word, choices):
+    with pytest.raises(ValueError, match=f"^{word} 'plaid': expected one of {choices}.*$"):
+        Person(**{word: "plaid"})
+    with pytest.raises(ValueError, match="^style 'plaid': expected one of crop, short.*$"):
+        hair(HEAD, HEAD.v_template.numpy(), "plaid", (0.1, 0.1, 0.1))
+
+
 def test_an_official_head_goes_bare():
-    look = dress(replace(HEAD, version="FLAME 2020"))
+    look = dress(OFFICIAL)
     assert not look.parts and look.spun is None and len(look.faces) == 9976
 
 
@@ -129,3 +151,118 @@ def test_four_seconds_of_anybody_with_sound_weigh_less_than_a_megabyte(person):
     clip = Clip(vertices, dress(HEAD, person), 0.1 * np.sin(np.arange(64000) * 0.1))
     held = re.findall(r'id="(?:clip|arrays)">(.*?)</script>', page(clip, pictures=b"none"), re.S)
     assert sum(map(len, held)) < 1_000_000
+
+
+# ---------------------------------------------------------------- by hand
+
+
+@pytest.fixture
+def sliders() -> Sliders:
+    made = Sliders(HEAD)
+    assert made.widget
+    return made
+
+
+def test_a_preset_is_shown_by_every_slider_and_undone_without_a_trace(sliders):
+    sliders.joints["gaze"].value = 0.3
+    sliders.preset("wink")
+    assert sliders.faces.value == "wink" and sliders.muscles["cheek"].value == 0.8
+    sliders.tabs.selected_index = 1
+    assert sliders.joints["left"].value == 1 and sliders.joints["gaze"].value == 0
+    sliders.reset()
+    assert sliders.faces.value == "preset"
+    assert not sliders.motion.any() and not sliders.gaze.any()
+    np.testing.assert_array_equal(sliders.vertices(), Sliders(HEAD).vertices())
+
+
+def test_a_preset_that_was_changed_is_called_so_no_longer(sliders):
+    sliders.faces.value = "laugh"
+    np.testing.assert_allclose(sliders.motion, expression(HEAD, "laugh"), atol=1e-6)
+    sliders.tabs.selected_index = 1
+    sliders.joints["jaw"].value = 0.22000000000000003  # what a browser answers to 0.22
+    assert sliders.faces.value == "laugh"
+    sliders.muscles["smile"].value = 0.1
+    assert sliders.faces.value == "preset"
+    sliders.faces.value = "laugh"
+    np.testing.assert_allclose(sliders.motion, expression(HEAD, "laugh"), atol=1e-6)
+    sliders.tabs.selected_index = 2
+    assert sliders.faces.value == "laugh"
+    sliders.numbers[50].value = 0.0
+    assert sliders.faces.value == "preset" and sliders.motion[50] == 0
+
+
+def test_a_slider_is_never_pulled_back_by_its_own_value(sliders):
+    said = []
+    for part in (sliders.joints["jaw"], sliders.muscles["smile"]):
+        part.observe(lambda change: said.append(change.new), "value")
+    for index, part in ((1, sliders.joints["jaw"]), (0, sliders.muscles["smile"])):
+        sliders.tabs.selected_index = index
+        part.value = 0.15000000000000002  # as a browser adds up its steps
+    assert said == [0.15000000000000002] * 2
+
+
+def test_what_was_set_before_the_sliders_are_shown_is_shown_by_them():
+    sliders = Sliders(HEAD)
+    sliders.preset("wink")
+    assert sliders.widget and sliders.faces.value == "wink" and sliders.muscles["cheek"].value == 0.8
+
+
+def test_who_leaves_leaves_nothing_behind(sliders):
+    sliders.preset("smile")
+    before, old, smile = set(widgets()), sliders.view, sliders.motion
+    sliders.people.value = "ada"
+    assert sliders.name == "ada" and sliders.view is not old and old.widget.comm is None
+    assert sliders.widget.children[0] is sliders.view.widget
+    assert len(set(widgets()) - before) == len(before - set(widgets())) > 30
+    assert sliders.faces.value == "smile" and torch.equal(sliders.motion, smile)
+    sliders.person("robin")
+    assert sliders.people.value == "robin" and len(widgets()) == len(before)
+
+
+def test_sliders_of_an_official_head_offer_what_it_has():
+    sliders = Sliders(OFFICIAL)
+    assert sliders.widget.children[1].children[1].titles == ("jaw, head, eyes", "58 numbers")
+    (reset,) = sliders.widget.children[1].children[0].children
+    assert reset.description == "reset"
+    sliders.joints["jaw"].value = 0.3
+    sliders.tabs.selected_index = 1
+    assert sliders.numbers[50].value == 0.3
+    reset.click()
+    assert not sliders.motion.any() and sliders.numbers[50].value == 0
+    with pytest.raises(ValueError, match="preset 'wink': FLAME 2020 has no named action units"):
+        sliders.preset("wink")
+    with pytest.raises(ValueError, match="^FLAME 2020 has no named traits.*$"):
+        sliders.person("ada")
+    assert sliders.name == "robin"
+
+
+@pytest.mark.parametrize("made", [Sliders, live_stage, lambda head, name: Sliders(head).person(name)])
+def test_sliders_of_somebody_unknown_name_those_who_are(made, monkeypatch):
+    monkeypatch.delenv("A2LITE_HEADLESS")
+    with pytest.raises(ValueError, match="^person 'zoe': expected one of robin, ada, .*$"):
+        made(HEAD, "zoe")
+
+
+def test_a_view_lets_one_come_near_and_keeps_the_face_whole():
+    view = Sliders(OFFICIAL)._view()
+    (orbit,), camera = view.widget.controls, view.widget.camera
+    middle, shape = np.array(orbit.target), OFFICIAL.v_template.numpy()
+    nearest = orbit.minDistance - (shape[:, 2] - middle[2]).max()
+    assert camera.near < nearest < 0.3 * (camera.position[2] - middle[2])
+    assert camera.far > orbit.maxDistance + np.linalg.norm(shape - middle, axis=1).max()
+    view.close()
+
+
+def test_a_stream_shows_no_face_where_nobody_watches(monkeypatch):
+    assert live_stage(HEAD) is None
+    monkeypatch.delenv("A2LITE_HEADLESS")
+    sent = []
+    stage = live_stage(OFFICIAL)
+    stage.send = lambda message, buffers=(): sent.append((message, buffers))
+    stage.begin()
+    stage.motion(Flame(OFFICIAL)(torch.zeros(3, 58)), 0.4)
+    stage.audio(torch.zeros(160), 0.4)
+    (begin, _), (motion, frames), (audio, wave) = sent
+    assert begin == {"kind": "begin"}
+    assert motion == {"kind": "motion", "start": 0.4, "count": 3} and len(frames[0]) == 3 * 5023 * 16
+    assert audio == {"kind": "audio", "start": 0.4} and len(wave[0]) == 160 * 4

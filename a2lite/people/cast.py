@@ -10,7 +10,7 @@ import torch
 from a2lite.flame import FlameHead
 from a2lite.people.bust import CLOTH, neck, shirt
 from a2lite.people.fine_hair import fine_hair
-from a2lite.people.hair import hair
+from a2lite.people.hair import STYLES, hair
 from a2lite.people.mouth import teeth_and_tongue
 from a2lite.people.paint import painted
 from a2lite.people.skin import detail
@@ -34,7 +34,10 @@ EYES = {
 
 @dataclass(frozen=True)
 class Person:
-    """``traits`` are strengths of ``FlameHead.traits``; words are of ``TONES``, ``HAIR``, ``STYLES`` and ``EYES``."""
+    """``traits`` are strengths of ``FlameHead.traits``; words are of ``TONES``, ``HAIR``, ``STYLES`` and ``EYES``.
+
+    ValueError for another word.
+    """
 
     traits: dict[str, float] = field(default_factory=dict)
     tone: str = "light"
@@ -47,8 +50,15 @@ class Person:
     beard: float = 0.0  # shaved, and how dark
     shirt: str = "navy"  # of ``CLOTH``
 
+    def __post_init__(self):
+        for name, words in dict(tone=TONES, hair=HAIR, style=STYLES, eyes=EYES).items():
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(words)}")
+
     def betas(self, head: FlameHead) -> torch.Tensor:
-        """(300,) identity coefficients."""
+        """(300,) identity coefficients. ValueError where the head has no such trait; official heads have none."""
+        if self.traits and not head.traits:
+            raise ValueError(f"{head.version} has no named traits: only who has none of them, as robin, can be on it")
         return head.identity(**self.traits)
 
 
@@ -84,15 +94,24 @@ PEOPLE = {
 }  # fmt: skip
 
 
+def known(person: str | Person) -> Person:
+    """One of ``PEOPLE`` by name, or who is given; ValueError for a name that nobody has."""
+    if isinstance(person, str) and person not in PEOPLE:
+        raise ValueError(f"person {person!r}: expected one of {', '.join(PEOPLE)}")
+    return PEOPLE[person] if isinstance(person, str) else person
+
+
+def people(head: FlameHead) -> list[str]:
+    """Names of those whom a head can be; none for an official one."""
+    return list(PEOPLE) if head.traits else []
+
+
 def dress(head: FlameHead, person: str | Person = "robin") -> Look:
     """The look of a made-up person on the built head. ValueError for an unknown name; official heads have no clothes.
 
     Its teeth and hair fit ``Flame(head, PEOPLE[person].betas(head))``; "robin" is the mean head, betas 0.
     """
-    if isinstance(person, str):
-        if person not in PEOPLE:
-            raise ValueError(f"person {person!r}: expected one of {', '.join(PEOPLE)}")
-        person = PEOPLE[person]
+    person = known(person)
     if head.version != "built":
         return Look(head.faces, head.colours)
     rest = head.v_template + head.shapedirs[:, :, :300] @ person.betas(head)

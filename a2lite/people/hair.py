@@ -238,7 +238,12 @@ def cap(scalp, style, colour):
 
 
 def hair(head: FlameHead, rest: np.ndarray, style: str, colour: np.ndarray, seed: int = 0) -> Part:
-    """Hair of a style of ``STYLES`` over the face that rests at ``rest`` (5023, 3); ``colour`` linear RGB."""
+    """Hair of a style of ``STYLES`` over the face that rests at ``rest`` (5023, 3); ``colour`` linear RGB.
+
+    ValueError for another style.
+    """
+    if style not in STYLES:
+        raise ValueError(f"style {style!r}: expected one of {', '.join(STYLES)}")
     rng, chosen, colour = np.random.default_rng(seed), STYLES[style], np.asarray(colour)
     scalp = Scalp(rest, head.regions)
     cap_vertices, cap_faces, cap_colours = cap(scalp, chosen, colour)

@@ -12,7 +12,7 @@ import torch
 
 from a2lite.config import MotionConfig
 from a2lite.flame import Flame, FlameHead
-from a2lite.people.cast import PEOPLE, dress
+from a2lite.people.cast import dress, known, people
 from a2lite.people.expressions import EXPRESSIONS, expression
 from a2lite.player.clip import Clip
 from a2lite.player.live import View
@@ -28,22 +28,29 @@ class Sliders:
     """A head that is moved by hand: action units, jaw, head, gaze, lids, presets, people, and the 58 numbers.
 
     The last value of a cell shows it; without a browser (``HEADLESS``) a picture. ``motion`` is what the sliders say,
-    (58,), ``gaze`` (2,) the eyes' turn to the left and up in radians, which no motion vector carries.
+    (58,), ``gaze`` (2,) the eyes' turn to the left and up in radians, which no motion vector carries. An official head
+    has no named action units and can be nobody else: it offers neither presets nor people.
+
+    ValueError for a person nobody knows, or whom the head cannot be.
     """
 
     def __init__(self, head: FlameHead, person: str = "robin"):
         self.head = head
-        self.flame, self.look = Flame(head, PEOPLE[person].betas(head)), dress(head, person)
+        self.flame, self.look = Flame(head, known(person).betas(head)), dress(head, person)
         self.units = torch.zeros(len(head.action_units))
         self.rest = torch.zeros(MotionConfig.dim)  # what is not said by action units
         self.gaze = torch.zeros(2)
-        self.name, self._quiet = person, False
+        self.name, self.shown = person, "preset"  # the person, and which of EXPRESSIONS as long as nothing was moved
+        self.view: View | None = None
+        self._quiet = False
 
     @cached_property
     def widget(self):
         """Picture and sliders; made when they are first shown."""
         self.view = self._view()
-        return self._panel(self.name)
+        panel = self._panel()
+        self._refresh()
+        return panel
 
     @property
     def motion(self) -> torch.Tensor:
@@ -62,15 +69,22 @@ class Sliders:
     def set(self, motion: torch.Tensor) -> None:
         """Show (58,) numbers; the action units rest."""
         self.units.zero_()
-        self.rest = torch.as_tensor(motion, dtype=torch.float32).clone()
+        self.rest, self.shown = torch.as_tensor(motion, dtype=torch.float32).clone(), "preset"
         self._refresh()
 
+    def reset(self) -> None:
+        """The face at rest, its eyes straight ahead."""
+        self.gaze = torch.zeros(2)
+        self.set(torch.zeros(MotionConfig.dim))
+
     def preset(self, name: str) -> None:
-        """Show one of ``EXPRESSIONS``; ValueError for another name."""
+        """Show one of ``EXPRESSIONS``; ValueError for another name, and for any on a head without action units."""
+        if not self.head.action_units:
+            raise ValueError(f"preset {name!r}: {self.head.version} has no named action units, and so no presets")
         self.rest = expression(self.head, name)
         self.rest[MotionConfig.expression] = 0  # the action units say it
         self.units.zero_()
-        self.gaze = torch.zeros(2)
+        self.gaze, self.shown = torch.zeros(2), name
         for unit, strength in EXPRESSIONS[name][0].items():
             left, right = strength if isinstance(strength, tuple) else (strength, strength)
             self._unit(f"{unit}_left", left)
@@ -78,12 +92,14 @@ class Sliders:
         self._refresh()
 
     def person(self, name: str) -> None:
-        """Show another of ``PEOPLE``."""
+        """Show another of ``PEOPLE``; ValueError for a name that nobody has."""
+        self.flame, self.look = Flame(self.head, known(name).betas(self.head)), dress(self.head, name)
         self.name = name
-        self.flame, self.look = Flame(self.head, PEOPLE[name].betas(self.head)), dress(self.head, name)
-        if "widget" in vars(self):
-            self.view = self._view()
+        if self.view is not None:
+            old, self.view = self.view, self._view()
             self.widget.children = (self.view.widget, *self.widget.children[1:])
+            old.close()
+            self._refresh()
 
     def _view(self) -> View:
         return View(Clip(self.vertices()[None], self.look))
@@ -93,7 +109,7 @@ class Sliders:
 
     # ---- widgets
 
-    def _panel(self, person: str):
+    def _panel(self):
         import ipywidgets as w
 
         slider = partial(w.FloatSlider, step=0.01, readout_format=".2f", layout=w.Layout(width="300px"))
@@ -116,30 +132,48 @@ class Sliders:
             widget.observe(self._heard(partial(self._joint, name)), "value")
         self.numbers: list = []  # 58 sliders, made when they are first looked at
         box = w.Layout(height="340px", overflow="auto", display="block")
-        self.tabs = w.Tab(
-            [w.VBox([self.side, w.VBox([*self.muscles.values()])], layout=box),
-             w.VBox([*self.joints.values()], layout=box), w.VBox(layout=box)],
-            titles=["action units", "jaw, head, eyes", "58 numbers"],
-        )  # fmt: skip
+        self.list = w.VBox(layout=box)
+        pages = [
+            ("jaw, head, eyes", w.VBox([*self.joints.values()], layout=box), self._show_joints),
+            ("58 numbers", self.list, self._show_numbers),
+        ]
+        if names:
+            units = w.VBox([self.side, w.VBox([*self.muscles.values()])], layout=box)
+            pages.insert(0, ("action units", units, self._show_units))
+        titles, sheets, self.shows = zip(*pages)
+        self.tabs = w.Tab(sheets, titles=titles)
         self.tabs.observe(lambda change: self._refresh(), "selected_index")
-        faces = w.Dropdown(options=["preset", *EXPRESSIONS], layout=w.Layout(width="140px"))
-        faces.observe(lambda change: change.new == "preset" or self.preset(change.new), "value")
-        people = w.Dropdown(options=list(PEOPLE), value=person, layout=w.Layout(width="140px"))
-        people.observe(lambda change: self.person(change.new), "value")
+        narrow = w.Layout(width="120px")
+        self.faces = w.Dropdown(options=["preset", *EXPRESSIONS], value=self.shown, layout=narrow)
+        self.faces.observe(self._chosen(self.preset), "value")
+        self.people = w.Dropdown(options=people(self.head) or [self.name], value=self.name, layout=narrow)
+        self.people.observe(self._chosen(self.person), "value")
         reset = w.Button(description="reset", layout=w.Layout(width="70px"))
-        reset.on_click(lambda button: self.preset("neutral"))
-        return w.HBox([self.view.widget, w.VBox([w.HBox([faces, people, reset]), self.tabs])])
+        reset.on_click(lambda button: self.reset())
+        choices = [self.faces] * bool(names) + [self.people] * bool(people(self.head)) + [reset]
+        panel = w.VBox([w.HBox(choices), self.tabs], layout=w.Layout(width="390px"))
+        return w.HBox([self.view.widget, panel], layout=w.Layout(flex_flow="row wrap"))
 
     def _repr_mimebundle_(self, **options) -> dict:
         if os.environ.get(HEADLESS):
-            return {"image/jpeg": jpeg(portraits(self.vertices()[None], self.look, [self.name], width=240, height=300))}
+            name = self.name if people(self.head) else self.head.version
+            return {"image/jpeg": jpeg(portraits(self.vertices()[None], self.look, [name], width=240, height=300))}
         return self.widget._repr_mimebundle_(**options)
 
     def _heard(self, act: Callable[[float], None]) -> Callable:
         def changed(change) -> None:
-            if not self._quiet:
+            moved = abs(change.new - change.old) > 1e-6  # a browser answers 0.22 with 0.22000000000000003
+            if moved and not self._quiet:
                 act(change.new)
+                self.shown = "preset"
                 self._refresh()
+
+        return changed
+
+    def _chosen(self, act: Callable[[str], None]) -> Callable:
+        def changed(change) -> None:
+            if not self._quiet and change.new != "preset":
+                act(change.new)
 
         return changed
 
@@ -165,24 +199,30 @@ class Sliders:
 
     def _refresh(self) -> None:
         """Draw, and let the sliders of the open tab say what is shown."""
-        if "widget" not in vars(self):
+        if self.view is None:
             return
         self.view.draw(self.vertices())
         self._quiet = True
         try:
-            [self._show_units, self._show_joints, self._show_numbers][self.tabs.selected_index or 0]()
+            self.faces.value, self.people.value = self.shown, self.name
+            self.shows[self.tabs.selected_index or 0]()
         finally:
             self._quiet = False
+
+    def _say(self, widget, value: torch.Tensor) -> None:
+        """A slider that says so already is left alone: an answer would pull it back under the hand that drags it."""
+        if abs(widget.value - float(value)) > 1e-4:
+            widget.value = round(float(value), 4)
 
     def _show_units(self) -> None:
         side = "right" if self.side.value == "right" else "left"
         for name, widget in self.muscles.items():
-            widget.value = float(self.units[self.head.action_units.index(f"{name}_{side}")])
+            self._say(widget, self.units[self.head.action_units.index(f"{name}_{side}")])
 
     def _show_joints(self) -> None:
         for name, widget in self.joints.items():
             turn = dict(gaze=0, look=1).get(name)
-            widget.value = float(self.rest[self._place(name)] if turn is None else self.gaze[turn])
+            self._say(widget, self.rest[self._place(name)] if turn is None else self.gaze[turn])
 
     def _show_numbers(self) -> None:
         import ipywidgets as w
@@ -196,16 +236,19 @@ class Sliders:
                     label = f"{place} {part} {place - where.start}"
                     self.numbers.append(w.FloatSlider(description=label, min=-reach, max=reach, step=0.01))
                     self.numbers[-1].observe(self._heard(partial(self._number, place)), "value")
-            self.tabs.children[2].children = self.numbers
-        for widget, value in zip(self.numbers, self.motion.tolist(), strict=True):
-            widget.value = value
+            self.list.children = self.numbers
+        for widget, value in zip(self.numbers, self.motion, strict=True):
+            self._say(widget, value)
 
 
 def live_stage(head: FlameHead, person: str = "robin") -> Stream | None:
-    """A live face for ``Stream.follow`` to move in step with its sound; None where nobody watches (``HEADLESS``)."""
+    """A live face for ``Stream.follow`` to move in step with its sound; None where nobody watches (``HEADLESS``).
+
+    ValueError for a person nobody knows, or whom the head cannot be.
+    """
     if os.environ.get(HEADLESS):
         return None
     from a2lite.player.stream import Stream
 
-    still = Flame(head, PEOPLE[person].betas(head))(torch.zeros(1, MotionConfig.dim))
+    still = Flame(head, known(person).betas(head))(torch.zeros(1, MotionConfig.dim))
     return Stream(View(Clip(still, dress(head, person))))

@@ -56,6 +56,9 @@ GLINT = """{
   }"""
 
 
+NEAREST, FARTHEST = 0.3, 1.4  # how near and how far one may go, in distances of the first picture
+
+
 def pack(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V, 3), (F, 3) -> (V, 4) float32: the places, and the normals in 24 bits of the last column."""
     normals = vertex_normals(vertices, faces)
@@ -79,7 +82,7 @@ def _shader() -> str:
 
 
 class View:
-    """One mesh that can be turned, in a pythreejs renderer; ``widget`` is what a cell shows.
+    """One mesh that can be turned and looked at from near, in a pythreejs renderer; ``widget`` is what a cell shows.
 
     ``clip`` gives shape, colours, light and camera; only its first frame is drawn.
     """
@@ -101,9 +104,10 @@ class View:
         middle, distance = place["middle"], place["distance"]
         camera = three.PerspectiveCamera(
             position=[middle[0], middle[1], middle[2] + distance], fov=angle, aspect=width / height,
-            near=distance - place["height"], far=distance + place["height"],
+            near=0.1 * distance, far=3 * distance,
         )  # fmt: skip
-        orbit = three.OrbitControls(controlling=camera, target=middle, minDistance=0.6 * distance, maxDistance=distance)
+        near, far = NEAREST * distance, FARTHEST * distance
+        orbit = three.OrbitControls(controlling=camera, target=middle, minDistance=near, maxDistance=far)
         scene = three.Scene(children=[self.mesh, *self.parts, camera], background="#f4f2ee")
         self.widget = three.Renderer(
             scene=scene, camera=camera, controls=[orbit], width=width, height=height, antialias=True
@@ -116,11 +120,30 @@ class View:
         self.places.array = pack(full[0], self.look.faces)
         self._wear(full)
 
+    def close(self) -> None:
+        """Take it off the page, and everything it is made of out of the browser's memory."""
+        for widget in _made_of(self.widget, {}).values():
+            widget.close()
+
     def _wear(self, vertices: np.ndarray) -> None:
         """Parts go along; those that stay where they are send nothing."""
         for mesh, part in zip(self.parts, self.look.parts, strict=True):
             place = part_places(part, vertices)[0].round(6).tolist()
             mesh.quaternion, mesh.position = place[:4], place[4:]
+
+
+def _made_of(widget, found: dict) -> dict:
+    """``found``, and by their model ids a widget and all widgets that it or one of them holds."""
+    from ipywidgets import Widget
+
+    if widget.model_id not in found:
+        found[widget.model_id] = widget
+        for value in widget.trait_values(sync=True).values():
+            parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else [value]
+            for part in parts:
+                if isinstance(part, Widget):
+                    _made_of(part, found)
+    return found
 
 
 def _mesh(skin, places: np.ndarray, faces: np.ndarray, colours: np.ndarray, gloss, light: np.ndarray):
