@@ -63,18 +63,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--person", default="robin", choices=PEOPLE)
     person = parser.parse_args().person
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         browser = Browser(Path(folder) / "browser", *SOFTWARE)
         page = save_page(Path(folder) / "page.html", spoken(person))
         browser.open(page.as_uri())
         frame = browser.js(FRAME)
         whole, scrubbed = browser.listen(0.0, 9.5), browser.listen(4.0, 3.0)
+        share = browser.js("stage.share")
         browser.close()
         print(json.dumps({
             "person": person,
             **told(whole),
             "after scrubbing": told(scrubbed),
             "one frame, ms": round(frame, 1),
+            "pixels drawn, share of the width": share,
             "page, kB": round(page.stat().st_size / 1000),
         }))  # fmt: skip
 

@@ -15,7 +15,7 @@ CLOTH = {  # linear RGB
     "green": (0.050, 0.100, 0.050),
 }  # fmt: skip
 STAYS, TURNS = -0.140, -0.085  # heights below which the neck stays, above which it goes with the head
-AROUND = 72  # corners of a ring of the shirt
+AROUND = 60  # corners of a ring of the shirt
 RIB = 0.016  # of the collar
 
 # Rings of the shirt from the collar outwards: half its width and its depth before and behind the neck's middle, beyond
@@ -42,7 +42,7 @@ def shirt(head: FlameHead, rest: np.ndarray, colour: np.ndarray) -> Part:
     """A shirt with a round collar, on the neck's end that stays; ``colour`` linear RGB."""
     end = np.nonzero(rest[:, 1] < rest[:, 1].min() + 0.002)[0]  # the neck's last ring
     middle, (wide, _, deep) = rest[end].mean(0), np.ptp(rest[end], axis=0) / 2
-    table = np.concatenate([_collar(), PchipInterpolator(np.arange(len(RINGS)), RINGS)(np.linspace(0, 6, 19))])
+    table = np.concatenate([_collar(), PchipInterpolator(np.arange(len(RINGS)), RINGS)(np.linspace(0, 6, 14))])
     angle = np.linspace(0, 2 * np.pi, AROUND, endpoint=False)
     side, front = np.sin(angle), np.cos(angle)
     outer = np.linspace(0, 1, len(table))[:, None] ** 2

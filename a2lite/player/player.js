@@ -81,12 +81,20 @@ function draw() {
   if (page.words.length) speak(time);
   if (page.tokens.length) ribbon(time);
   document.body.dataset.frame = frame.toFixed(2);
+  tell(time, playing);
+  if (playing) time >= duration - 0.01 ? end() : refresh();
+}
+
+let told = "";
+function tell(time, playing) {                     // the bar: ten times a second is enough, the browser lays it out anew
+  const now = `${time.toFixed(1)} ${playing}`;
+  if (now === told) return;
+  told = now;
   if (!scrub.matches(":active")) scrub.value = time;
   scrub.setAttribute("aria-valuetext", `${time.toFixed(1)} of ${duration.toFixed(1)} seconds`);
   find("time").textContent = `${time.toFixed(1)} / ${duration.toFixed(1)} s`;
   button.classList.toggle("playing", playing);
   button.setAttribute("aria-label", playing ? "Pause" : "Play");
-  if (playing) time >= duration - 0.01 ? end() : refresh();
 }
 
 function end() {

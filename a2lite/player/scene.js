@@ -6,34 +6,51 @@ const VERTEX = `
 in vec3 position, normal;
 in vec4 paint;                    // root of the linear colour, gloss
 in vec2 light;                    // shares of ambient and of key light that reach the vertex
+#ifdef WORN
+out vec3 seen;
+uniform float heat;
+#else
 in float error;                   // metres from the clip it is compared with
 in vec3 spot;                     // place in the picture of the skin's detail, share of it
 in float squeeze;                 // how much of its surface the skin has lost
-uniform mat4 modelMatrix, viewMatrix, projectionMatrix;
 uniform mat3 turn;                // the resting face's directions -> the scene's
-uniform vec3 cameraPosition, sky[1], ground[1], direction[4], colour[4], wrap[4];
 out vec3 skin, lit, shine;
 out vec4 fine;                    // spot, squeeze
 out vec2 steeper;                 // how much darker it gets per slope to the right and upwards
 out float off;
 out vec3 at, facing;              // only for what is wet
 out vec2 wet;                     // gloss, share of key light
+#endif
+uniform mat4 modelMatrix, viewMatrix, projectionMatrix;
+uniform vec3 cameraPosition, sky[1], ground[1], direction[4], colour[4], wrap[4];
 void main() {
   vec4 place = modelMatrix * vec4(position, 1.0);
-  vec3 up = normalize(mat3(modelMatrix) * normal), toEye = normalize(cameraPosition - place.xyz), change = vec3(0.0);
+  vec3 up = normalize(mat3(modelMatrix) * normal), toEye = normalize(cameraPosition - place.xyz);
+#ifdef WORN
+  vec3 lit, shine;
+#else
+  vec3 change = vec3(0.0);
+#endif
   lit = light.x * mix(ground[0], sky[0], 0.5 + 0.5 * up.y);
   shine = vec3(0.0);
   for (int i = 0; i < 4; i++) {
     float reach = i == 0 ? light.y : light.x;
     vec3 share = clamp((dot(up, direction[i]) + wrap[i]) / (1.0 + wrap[i]), 0.0, 1.0);
     lit += reach * share * colour[i];
+#ifndef WORN
     change += reach * dot(step(0.001, share) * colour[i] / (1.0 + wrap[i]), vec3(1.0 / 3.0))
       * (direction[i] - up * dot(up, direction[i]));
+#endif
     if (i < 2 && paint.a < 0.6) {   // the rims only draw the outline
       float glint = pow(max(dot(up, normalize(toEye + direction[i])), 0.0), 20.0 + 160.0 * paint.a);
       shine += mix(reach, 1.0, paint.a) * glint * paint.a * (0.5 + paint.a) * colour[i];
     }
   }
+#ifdef WORN
+  vec3 linear = heat > 0.0 ? 0.43 * lit : paint.rgb * paint.rgb * lit + shine;
+  vec3 root = sqrt(clamp(linear / (1.0 + 0.18 * linear), 0.0, 1.0));
+  seen = 0.87 * root + 0.13 * sqrt(root);          // within 0.01 of the power 1 / 2.2, and cheaper
+#else
   steeper = spot.z * (change * turn).xy;
   skin = paint.rgb * paint.rgb;
   at = place.xyz;
@@ -41,6 +58,7 @@ void main() {
   wet = vec2(paint.a, light.y);
   fine = vec4(spot, squeeze);
   off = error;
+#endif
   gl_Position = projectionMatrix * viewMatrix * place;
 }`;
 
@@ -87,9 +105,7 @@ void main() {
 }`;
 
 // What a face wears has small triangles, and much of it lies behind the rest: nothing is left to the pixels.
-const WORN = VERTEX.replace("void main() {", `out vec3 seen;${SHOWN}\nvoid main() {`)
-  .replace("uniform mat3 turn;", "uniform mat3 turn;\nuniform float heat;")
-  .replace("gl_Position", "seen = shown(heat > 0.0 ? 0.43 * lit : skin * lit + shine);\n  gl_Position");
+const WORN = `#define WORN${VERTEX}`;
 const PLAIN = `
 precision mediump float;
 in vec3 seen;
@@ -281,8 +297,7 @@ class Part {
     this.pose = new Float32Array(12);
     this.mesh = meshOf({
       position: [places, 3], normal: [normals, 3], paint: [part.paint, 4, true],
-      light: [part.light, 2, true], error: [new Float32Array(places.length / 3), 1],
-      spot: [new Uint8Array(places.length), 3, true], squeeze: [new Float32Array(places.length / 3), 1],
+      light: [part.light, 2, true],
     }, faces, material);
     this.mesh.renderOrder = -1;                    // before the face, which then need not be drawn under the hair
   }
@@ -381,6 +396,7 @@ class Stage {
     this.lens = new THREE.PerspectiveCamera();
     this.faces = clips.map(clip => new Face(filled(clip, arrays), studio, !this.slow));
     this.heat = 0;
+    [this.share, this.interval, this.last, this.drawn] = [0.6, 40, 0, 0];   // of the pixels' width; milliseconds
     this.reset();
   }
 
@@ -395,7 +411,8 @@ class Stage {
 
   draw(frame, playing = false) {
     const [wide, high] = [Math.max(1, this.canvas.clientWidth), Math.max(1, this.canvas.clientHeight)];
-    this.renderer.setPixelRatio(this.slow ? (playing ? 0.6 : 1) : window.devicePixelRatio || 1);
+    if (this.slow && playing) this.pace(performance.now());
+    this.renderer.setPixelRatio(this.slow ? (playing ? this.share : 1) : window.devicePixelRatio || 1);
     this.renderer.setSize(wide, high, false);
     const each = wide / this.faces.length;
     for (const face of this.faces) face.set(frame);
@@ -406,6 +423,14 @@ class Stage {
       this.renderer.setScissor(i * each, 0, each, high);
       this.renderer.render(face.scene, this.lens);
     });
+  }
+
+  pace(now) {                                      // fewer pixels where drawing falls behind, more where it need not
+    this.interval += 0.1 * (Math.min(now - this.last, 200) - this.interval);
+    this.last = now;
+    if (++this.drawn % 10) return;
+    const step = this.interval > 40 ? -0.1 : this.interval < 25 ? 0.1 : 0;
+    this.share = Math.min(1, Math.max(0.4, this.share + step));
   }
 
   look({ middle, height, distance, focal }, aspect) {
