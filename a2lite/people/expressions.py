@@ -10,8 +10,8 @@ from a2lite.flame import FlameHead
 # name -> action units (both sides, or left and right), jaw in radians, lids left and right
 EXPRESSIONS: dict[str, tuple[dict[str, float | tuple[float, float]], float, tuple[float, float]]] = {
     "neutral": ({}, 0.0, (0.0, 0.0)),
-    "smile": (dict(smile=0.9, cheek=0.6, squint=0.2), 0.0, (0.0, 0.0)),
-    "laugh": (dict(smile=1.0, cheek=1.0, squint=0.5, upper_lip=0.4, lower_lip=0.3), 0.22, (0.15, 0.15)),
+    "smile": (dict(smile=0.9, cheek=0.9, squint=0.35), 0.0, (0.0, 0.0)),
+    "laugh": (dict(smile=1.0, cheek=1.0, squint=0.75, upper_lip=0.3, lower_lip=0.3), 0.22, (0.15, 0.15)),
     "sad": (dict(inner_brow=1.0, corner_down=1.0, chin=0.6), 0.0, (0.25, 0.25)),
     "angry": (dict(brow_lower=1.0, squint=0.5, press=0.8, nose_wrinkle=0.3), 0.0, (0.0, 0.0)),
     "surprised": (dict(inner_brow=1.0, outer_brow=1.0, lid_up=0.9, part=0.5), 0.3, (0.0, 0.0)),

@@ -17,7 +17,7 @@ def painted(head: FlameHead, tone, brow, iris, lips=None) -> np.ndarray:
     old = head.colours.numpy().astype(float)
     skin, rest = old[:SKIN], head.v_template.numpy()[:SKIN] * 1000
     new = np.asarray(tone) * skin / TONE
-    hairy = 0.65 * np.clip((TONE[1] - skin[:, 1]) / (TONE[1] - BROW[1]), 0, 1)[:, None]  # the rest are strands
+    hairy = 0.8 * np.clip((TONE[1] - skin[:, 1]) / (TONE[1] - BROW[1]), 0, 1)[:, None]  # the rest are strands
     new = np.where(_brows(rest)[:, None], np.asarray(tone) * (1 - hairy) + np.asarray(brow) * hairy, new)
     if lips is not None:
         red = np.clip((skin[:, 0] - skin[:, 1]) / (0.50 - 0.20), 0, 1) * _lips(head)

@@ -67,7 +67,8 @@ def _picture(age: float, freckles: float, beard: float) -> np.ndarray:
     relief += 0.05 * lips * np.sin(2 * np.pi * (x + 0.6 * gaussian_filter(rng.normal(size=x.shape), 6)) / 1.9)
     lasting = [*FOREHEAD, *CROWS_FEET, *UNDER_EYE, *CHEEK, *SMILE, *FROWN]
     relief += 0.22 * age**1.5 * _grooves(lasting, x, y)
-    folds = _grooves([*FOREHEAD, *FROWN, *CROWS_FEET, *UNDER_EYE, *NOSE, *CHEEK, *SMILE], x, y)
+    folds = _grooves([*FROWN, *NOSE, *CHEEK, *SMILE], x, y)
+    folds += (0.4 + 0.6 * age) * _grooves([*FOREHEAD, *CROWS_FEET, *UNDER_EYE], x, y)
     channels = [128 + tone, 128 + 127 * relief / RELIEF, 128 + 127 * folds / FOLD]
     return np.clip(np.stack(channels, -1), 0, 255).round().astype(np.uint8)
 
