@@ -37,11 +37,11 @@ class Style:
 
 STYLES = {
     "crop": Style(0.014, 0.010, 0.002, 0.0045, strands=1100, swept=0.2),
-    "short": Style(0.048, 0.020, 0.008, 0.0065),
+    "short": Style(0.046, 0.018, 0.008, 0.0058, swept=1.0, strands=760),
     "quiff": Style(0.062, 0.012, 0.014, 0.0070, swept=0.2),
     "bob": Style(0, 0, 0.011, 0.0105, falls=True, end=-0.085, parting=0.28, strands=480),
     "long": Style(0, 0, 0.011, 0.0105, falls=True, end=-0.165, parting=0.10, strands=480),
-    "fringe": Style(0.020, 0.024, 0.003, 0.0055, top=0.58, strands=900),
+    "fringe": Style(0.020, 0.024, 0.003, 0.0055, top=0.52, strands=900),
 }
 
 
@@ -60,7 +60,7 @@ def hairline(azimuth, round_front=False):
     x = np.abs(azimuth) / np.pi
     places = [0, 0.08, 0.17, 0.23, 0.29, 0.345, 0.372, 0.392, 0.42, 0.53, 0.58, 0.64, 0.75, 1.0]
     burn = 0.05 if round_front else -0.22  # in front of the ear
-    front = [0.55, 0.54, 0.48, 0.40, 0.28, 0.10] if round_front else [0.60, 0.61, 0.66, 0.60, 0.40, 0.18]
+    front = [0.55, 0.54, 0.48, 0.40, 0.28, 0.10] if round_front else [0.54, 0.545, 0.60, 0.57, 0.40, 0.18]
     return np.interp(x, places, [*front, burn, burn, 0.03, 0.02, -0.16, -0.40, -0.56, -0.62])
 
 
