@@ -472,10 +472,10 @@ def test_arrays_that_are_not_flames_are_named(change, told, arrays, tmp_path):
     [
         (b"", "ends too early"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
-        (b"<!DOCTYPE html><html>login</html>", "cannot be read as a pickle"),
+        (b"<!DOCTYPE html><html>login</html>", "is no pickle; download it again"),
         (dump({"left_ear": np.arange(3)}), "has no v_template"),
         (dump([1, 2]), "holds a list"),
-        (b"PK\x03\x04" + bytes(40), "is a zip archive; unpack it"),
+        (b"PK\x03\x04" + bytes(40), "is an .npz or another zip archive"),
     ],
 )
 def test_other_files_are_named(data, told, tmp_path):

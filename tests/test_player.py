@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.sparse import csr_matrix
 
 from a2lite.flame import Flame, load_head
-from a2lite.people import dress
+from a2lite.people import PEOPLE, dress
 from a2lite.player import Clip, Look, Part, Tokens, notebook, page, render, save_page, show, strip
 from a2lite.player.basis import compress
 from a2lite.player.light import light_shares
@@ -418,6 +418,29 @@ def test_words_and_tokens_go_with_the_sound(browser, clip, tmp_path):
     browser.js("seek(1.2)")
     browser.until("find('words').querySelector('b').textContent === 'there'")
     assert browser.js("find('ribbon').toDataURL()") != before
+
+
+def test_seven_faces_stand_in_rows(browser, clip, tmp_path):
+    seven = [Clip(clip.vertices[:1], clip.look, title=str(n)) for n in range(7)]
+    browser.open(save_page(tmp_path / "seven.html", *seven).as_uri())
+    assert browser.js("stage.columns") == 3
+    tall = browser.js("canvas.clientHeight") // 3
+    seen = browser.screen()[: 3 * tall]
+    skin = (seen[..., 0] > seen[..., 2] + 30).reshape(3, tall, 3, 160).mean((1, 3)).ravel()
+    assert skin[:7].min() > 0.1 and skin[7:].max() < 0.02  # seven faces, and two empty places
+
+
+def test_a_look_of_another_face_is_refused_and_so_is_what_is_no_clip(clip, tmp_path):
+    head = load_head()
+    with pytest.raises(ValueError, match="dressed for another face, whose neck is 6 mm off"):
+        Clip(Flame(head)(torch.zeros(1, 58)), dress(head, "ada"))
+    with pytest.raises(ValueError, match="betas: got a Person; expected numbers"):
+        Flame(head, PEOPLE["ada"])
+    for call in (lambda: save_page(tmp_path / "x.html", [clip]), lambda: show([clip]), page, show):
+        with pytest.raises(ValueError, match="page: got (list|nothing); expected one or more Clips"):
+            call()
+    with pytest.raises(ValueError, match="got a Clip first"):
+        save_page(clip, "x.html")
 
 
 def test_clips_that_do_not_fit_together_are_refused(clip):

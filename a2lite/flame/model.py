@@ -63,6 +63,8 @@ class Flame(nn.Module):
         super().__init__()
         if lids not in ("head", "smirk"):
             raise ValueError(f"lids {lids!r}: expected head or smirk")
+        if hasattr(betas, "betas") or isinstance(betas, str):
+            raise ValueError(f"betas: got a {type(betas).__name__}; expected numbers, as PEOPLE['ada'].betas(head)")
         betas = torch.zeros(0) if betas is None else torch.as_tensor(betas, dtype=torch.float32)
         if betas.ndim != 1 or len(betas) > IDENTITY:
             raise ValueError(f"betas: expected (n,) with n <= {IDENTITY}, got {tuple(betas.shape)}")

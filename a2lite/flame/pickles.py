@@ -202,7 +202,7 @@ def read_pickle(path: str | Path, start: int = 0, keys: Collection[str] | None =
     if data.startswith(b"version https://git-lfs"):
         raise ValueError(f"{path}: is a Git LFS pointer, not the file; fetch it with git lfs pull")
     if data.startswith(b"PK\x03\x04"):
-        raise ValueError(f"{path}: is a zip archive; unpack it and name the .pkl in it")
+        raise ValueError(f"{path}: is an .npz or another zip archive; expected a published .pkl, unpacked")
     try:
         return _Resolver()(_only(keys, _Reader(io.BytesIO(data), encoding="latin1").load()))
     except UnsafePickle as error:
@@ -217,7 +217,7 @@ def read_pickle(path: str | Path, start: int = 0, keys: Collection[str] | None =
     ) as error:  # fmt: skip
         short = "truncated" in str(error)
         cut = "ends too early; it was cut short, download it again"
-        told = cut if short else f"cannot be read as a pickle: {_line(str(error))}"
+        told = cut if short else f"is no pickle; download it again ({_line(str(error))})"
         raise ValueError(f"{path}: {told}") from None
 
 

@@ -34,8 +34,7 @@ RINGS = np.array([
 def neck(head: FlameHead, rest: np.ndarray) -> Neck:
     """The lower neck of the face that rests at ``rest`` (5023, 3)."""
     share = np.clip((TURNS - rest[:, 1]) / (TURNS - STAYS), 0, 1)
-    anchor = head.regions["scalp"].numpy()
-    return Neck((share * share * (3 - 2 * share)).astype(np.float32), anchor, rest[anchor])
+    return Neck((share * share * (3 - 2 * share)).astype(np.float32), head.regions["scalp"].numpy(), rest)
 
 
 def shirt(head: FlameHead, rest: np.ndarray, colour: np.ndarray) -> Part:

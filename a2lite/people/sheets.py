@@ -34,7 +34,7 @@ def expressions(person: str = "robin", columns: int = 6) -> Picture:
 
 
 def people() -> Picture:
-    """Six people, from the front and from the side."""
+    """Six people, from the front and half turned."""
     head, rows = load_head(), []
     names = [name for name in PEOPLE if name != "robin"]
     for name in names:

@@ -1,4 +1,4 @@
-"""The player: a moving mesh with sound, on one page that needs nothing else (notebook 01 builds it).
+"""The player: a moving mesh with sound, on one page that needs nothing else (notebook 01 uses it).
 
 It knows vertices and arrays, no models. ``clip``: what is played · ``basis``: its motion made small ·
 ``page``: one self-contained HTML page (``player.html``, ``scene.js``, ``player.js``) · ``raster``, ``light``,

@@ -33,6 +33,8 @@ def save_glb(path: str | Path, clip: Clip) -> Path:
 
     Metres, y up, as in the clip. The error against the clip's vertices is that of ``basis.compress`` (0.2 mm).
     """
+    if Path(path).suffix != ".glb":
+        raise ValueError(f"{path}: expected a name that ends in .glb; other forms of glTF are not written")
     path, basis, parts = Path(path), compress(clip.vertices), clip.look.parts
     packer = _Packer()
     meshes = [_mesh(packer, clip, basis), *(_part(packer, part) for part in parts)]

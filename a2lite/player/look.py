@@ -92,7 +92,8 @@ class Neck:
     """What stays where it is when the head turns: FLAME turns the whole neck, a person's shoulders stay.
 
     share: (V,), 1 stays, 0 goes with the head
-    anchor: (A,), numbers of vertices that turn as the head does; rest: (A, 3), where they are when it looks at +z
+    anchor: (A,), numbers of vertices that turn as the head does
+    rest: (V, 3), where all are when it looks at +z
     """
 
     share: np.ndarray
@@ -100,14 +101,21 @@ class Neck:
     rest: np.ndarray
 
     def held(self, vertices: np.ndarray) -> np.ndarray:
-        """(T, V, 3) -> the same with the neck between the head and what stays."""
-        rotations, shifts = rigid(self.rest, vertices[:, self.anchor])
+        """(T, V, 3) -> the same with the neck between the head and what stays. ValueError for another face's neck."""
+        rotations, shifts = rigid(self.rest[self.anchor], vertices[:, self.anchor])
         of, out = np.nonzero(self.share)[0], vertices.copy()
         still = (vertices[:, of] - shifts[:, None]) @ rotations  # the inverse of a rotation is its transpose
+        off = np.linalg.norm(still[0] - self.rest[of], axis=1)[self.share[of] == 1].max()
+        if off > MISFIT:
+            raise ValueError(
+                f"look: is dressed for another face, whose neck is {1000 * off:.0f} mm off; take shape and look of one "
+                "person: Flame(head, PEOPLE[name].betas(head)) and dress(head, name)"
+            )
         out[:, of] += self.share[of, None] * (still - vertices[:, of])
         return out
 
 
+MISFIT = 0.002  # metres; expressions move what stays by a tenth of a millimetre
 HEM = 0.075  # metres of what is worn lowest that no picture shows
 SQUEEZE = 2.0  # folds are whole where half of the surface is gone
 

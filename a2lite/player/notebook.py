@@ -12,7 +12,7 @@ from PIL import Image
 from a2lite import ROOT
 from a2lite.config import PROFILES
 from a2lite.player.clip import Clip
-from a2lite.player.page import page, write_page
+from a2lite.player.page import check_clips, page, write_page
 from a2lite.player.picture import jpeg, strip
 
 
@@ -49,8 +49,7 @@ def show(*clips: Clip, save: str | None = None, strip_from: float = 0.0, heat: f
     ``strip_from``, so that a committed notebook may drop the first and keep the second.
     """
     path = None if save is None else _place(save)
-    if not clips:
-        raise ValueError("show: no clip; expected one or more")
+    check_clips(clips, heat)
     pictures = jpeg(strip(clips[0], start=strip_from))
     player = Player(page(*clips, pictures=pictures, heat=heat), pictures)
     if path is not None:

@@ -37,7 +37,7 @@ def page(*clips: Clip, pictures: bytes | None = None, heat: float = 0.0) -> str:
     ``heat`` > 0 adds a button that colours each by its distance from the first, up to ``heat`` metres. ``pictures``
     is the JPEG for browsers without WebGL2, ``strip`` of the first if None. ValueError where clips do not fit.
     """
-    _check(clips, heat)
+    check_clips(clips, heat)
     arrays = Arrays()
     content = _content(clips, heat, arrays)
     parts = {
@@ -70,9 +70,11 @@ class Arrays:
         return kind, start, array.size
 
 
-def _check(clips: Sequence[Clip], heat: float) -> None:
-    if not clips:
-        raise ValueError("page: no clip; expected one or more")
+def check_clips(clips: Sequence[Clip], heat: float) -> None:
+    """ValueError where clips cannot share a page."""
+    if not clips or not all(isinstance(clip, Clip) for clip in clips):
+        got = ", ".join(type(clip).__name__ for clip in clips) or "nothing"
+        raise ValueError(f"page: got {got}; expected one or more Clips, one by one: save_page(path, *clips)")
     rates = sorted({clip.fps for clip in clips})
     if len(rates) > 1:
         raise ValueError(f"page: clips of {rates} frames a second; expected one rate, they share a clock")
@@ -85,6 +87,8 @@ def _check(clips: Sequence[Clip], heat: float) -> None:
 
 def save_page(path: str | Path, *clips: Clip, heat: float = 0.0) -> Path:
     """Write ``page(...)`` to ``path`` (folders are made, an old page is replaced whole) and return it."""
+    if not isinstance(path, str | Path):
+        raise ValueError(f"save_page: got a {type(path).__name__} first; expected save_page(path, *clips)")
     return write_page(Path(path), page(*clips, heat=heat))
 
 

@@ -78,6 +78,7 @@ function draw() {
   const time = clock.currentTime, playing = !clock.paused;
   const frame = Math.min(time * fps, frames - 1);
   if (stage) stage.draw(frame, playing);
+  if (stage) find("names").style.gridTemplateColumns = `repeat(${stage.columns}, 1fr)`;
   if (page.words.length) speak(time);
   if (page.tokens.length) ribbon(time);
   document.body.dataset.frame = frame.toFixed(2);
@@ -163,14 +164,17 @@ function ribbon(time) {
       pen.globalAlpha = i * step <= time ? 0.95 : 0.35;
       pen.fillStyle = COLOURS[row % 3];
       pen.fillRect(left + 0.5, top, width - 1, 15);
-      if (!labels[i] || pen.measureText(labels[i]).width > width - 3) continue;
+      if (!labels[i] || pen.measureText(labels[i]).width > 2.2 * (width - 4)) continue;
       pen.fillStyle = "#15171c";
       pen.globalAlpha = 1;
-      pen.fillText(labels[i], left + 3, top + 8);
+      pen.fillText(labels[i], left + 2, top + 8, width - 4);       // long words are drawn narrower
     }
+    pen.globalAlpha = 0.85;
+    pen.fillStyle = "#15171c";
+    pen.fillRect(0, top, 46, 15);
     pen.globalAlpha = 1;
     pen.fillStyle = "#9aa0ab";
-    if (first === 0) pen.fillText(name, Math.max(2, NOW * wide - time / SPAN * wide - 44), top + 8);
+    pen.fillText(name, 4, top + 8, 40);
   });
   pen.fillStyle = "#fff";
   pen.fillRect(NOW * wide - 0.5, 0, 1, high);

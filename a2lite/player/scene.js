@@ -384,7 +384,13 @@ function withoutCard() {                           // whether the processor draw
   return /swiftshader|llvmpipe|software|basic render/i.test(name);
 }
 
-// Draws the faces in a row, seen by cameras that go round them together.
+// How many of ``count`` faces stand side by side in a frame of an aspect, so that they are as large as can be.
+function inRows(count, aspect) {
+  const size = columns => Math.min(aspect / columns / 0.75, 1 / Math.ceil(count / columns));
+  return Array.from({ length: count }, (_, n) => n + 1).reduce((best, n) => size(n) > size(best) + 1e-6 ? n : best, 1);
+}
+
+// Draws the faces in rows, seen by cameras that go round them together.
 class Stage {
   constructor(canvas, clips, studio, arrays) {
     this.canvas = canvas;
@@ -414,13 +420,15 @@ class Stage {
     if (this.slow && playing) this.pace(performance.now());
     this.renderer.setPixelRatio(this.slow ? (playing ? this.share : 1) : window.devicePixelRatio || 1);
     this.renderer.setSize(wide, high, false);
-    const each = wide / this.faces.length;
+    const columns = this.columns = inRows(this.faces.length, wide / high);
+    const rows = Math.ceil(this.faces.length / columns), [each, tall] = [wide / columns, high / rows];
     for (const face of this.faces) face.set(frame);
     this.faces.forEach((face, i) => {
       if (i) face.compare(this.faces[0], this.heat);
-      this.look(face.camera, each / high);
-      this.renderer.setViewport(i * each, 0, each, high);
-      this.renderer.setScissor(i * each, 0, each, high);
+      this.look(face.camera, each / tall);
+      const place = [i % columns * each, (rows - 1 - Math.floor(i / columns)) * tall, each, tall];
+      this.renderer.setViewport(...place);
+      this.renderer.setScissor(...place);
       this.renderer.render(face.scene, this.lens);
     });
   }
