@@ -17,7 +17,7 @@ from browser import SOFTWARE, Browser
 SETTING = "@jupyterlab/notebook-extension:tracker"
 CELLS = """\
 import numpy as np, torch
-from a2lite.flame import Flame, load_head
+from a2lite.flame import load_head
 from a2lite.people.sliders import Sliders
 from a2lite.player.stream import Stream
 head = load_head()
@@ -27,7 +27,6 @@ face
 face.tabs.selected_index = 1
 motion = torch.zeros(50, 58)
 motion[:, 50] = 0.4 * torch.linspace(0, 1, 50)
-places = Flame(head)(motion).numpy()
 tone = 0.1 * np.sin(np.arange(32000) * 0.1)
 ---
 face.set(motion[-1])
@@ -35,6 +34,7 @@ face.set(motion[-1])
 face.reset()
 ---
 stream = Stream(face.view)
+places = face.flame(motion).numpy()
 display(stream, stream)
 ---
 stream.begin()
@@ -229,13 +229,20 @@ def test_another_person_comes_and_a_preset_goes_with_reset(lab):
     lab.shows(same_as(ada))
 
 
-def test_a_stream_moves_the_face_in_step_with_its_sound(lab):
-    lab.run(RESET)
-    shut = lab.settled()
+@pytest.fixture(scope="module")
+def stream(lab) -> Lab:
+    """The same, with a stream seen twice, whose frames and sound are noted."""
     lab.js(LISTEN)
     lab.run(STREAM)
     lab.until(f"{VIEWS}.length === 2")
     lab.js(WATCH)
+    return lab
+
+
+def test_a_stream_moves_the_face_in_step_with_its_sound(stream):
+    lab = stream
+    lab.run(RESET)
+    shut = lab.settled()
     lab.run(SPEAK)
     lab.until("seen.length && seen.at(-1)[1] === 49")
     heard, frame = np.array(lab.js("seen")).T
@@ -246,19 +253,22 @@ def test_a_stream_moves_the_face_in_step_with_its_sound(lab):
     assert seen == [["Hello.", "49", "0"]] * 2
 
 
-def test_sound_that_comes_late_is_waited_for(lab):
+def test_sound_that_comes_late_is_waited_for(stream):
+    stream.run(LATE)
+    stream.until(f"{VIEWS}.every(view => view.dataset.stalls === '1')")
+
+
+def test_a_button_switches_the_sound_on_and_is_seen_where_there_is_none(stream):
+    lab = stream
     lab.run(LATE)
-    lab.until(f"{VIEWS}.every(view => view.dataset.stalls === '1')")
-
-
-def test_a_button_switches_the_sound_on_and_is_seen_where_there_is_none(lab):
     lab.js("card.suspend().then(() => true)")
     lab.until(f"{VIEWS}.every(view => view.firstChild.textContent === '🔊 sound' && !view.firstChild.hidden)")
     lab.js(f"{VIEWS}[1].firstChild.click()")
     lab.until(f"card.state === 'running' && {VIEWS}.every(view => view.firstChild.hidden)")
 
 
-def test_a_stream_that_is_closed_leaves_silence(lab):
+def test_a_stream_that_is_closed_leaves_silence(stream):
+    lab = stream
     lab.run(CLOSE)
     lab.until(f"{VIEWS}.length === 0 && card.state === 'closed'")
     assert not [complaint for complaint in lab.complaints if "exceptionDetails" in complaint]

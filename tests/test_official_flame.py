@@ -8,6 +8,8 @@ import os
 import pickle
 import pickletools
 import shutil
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -219,6 +221,16 @@ def test_a_pickle_named_like_its_copy_is_not_overwritten(tmp_path, arrays):
     assert path.read_bytes() == dump(arrays)
 
 
+def test_the_loaders_own_copy_is_not_taken_for_flame_and_a_lone_lid_is_told(tmp_path, arrays):
+    path = tmp_path / "generic_model.pkl"
+    path.write_bytes(dump(arrays))
+    np.save(tmp_path / "l_eyelid.npy", np.ones((5023, 3), np.float32))
+    with pytest.warns(UserWarning, match="l_eyelid.npy: the other side's is missing"):
+        load_flame(path)
+    with pytest.raises(ValueError, match="generic_model.safetensors: is a converted copy; name the published .pkl"):
+        load_flame(path.with_suffix(".safetensors"))
+
+
 # ---------------------------------------------------------------- what lies beside
 
 
@@ -425,6 +437,25 @@ def test_the_attacks_are_real(attack, tmp_path):
     except Exception:
         pass
     assert canary.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02})" + b"\x85" * 1_000_000 + b"K\x01s.",
+        b"\x80\x02})" + b"h\x00".join([b"q\x00"] + [b"\x86q\x00"] * 40) + b"K\x01s.",
+        b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00a)" + b"".join(b"q\x00h\x00\x86" for _ in range(40)) + b"\x86R.",
+        b"\x80\x04\x8f(" + b")" + b"\x85" * 1_000_000 + b"\x90.",
+        b"\x80\x02]" + b"]" * 1_000_000 + b"a" * 1_000_000 + b".",
+    ],
+    ids=["a deep key", "a key of copies", "a deep codec", "a deep member of a set", "deep lists"],
+)
+def test_what_is_nested_without_end_neither_hangs_nor_kills(tmp_path, content):
+    path = tmp_path / "generic_model.pkl"
+    path.write_bytes(content)
+    code = "import sys; from a2lite.flame import load_flame; load_flame(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and f": {path}: " in done.stderr.splitlines()[-1]
 
 
 def test_shared_and_circular_parts_do_not_hang(tmp_path):

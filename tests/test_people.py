@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from a2lite.flame import Flame, load_head
-from a2lite.people import PEOPLE, Person, dress, expression
+from a2lite.people import PEOPLE, Person, dress, expression, numbering
 from a2lite.people.hair import hair
 from a2lite.people.sliders import Sliders, live_stage
 from a2lite.player import Clip, page, render
@@ -62,7 +62,8 @@ def test_a_name_nobody_has_is_refused_and_own_people_are_welcome():
 
 
 @pytest.mark.parametrize(
-    "word, choices", dict(tone="pale, light", hair="black, dark", style="crop, short", eyes="blue, green").items()
+    "word, choices",
+    dict(tone="pale, light", hair="black, dark", style="crop, short", eyes="blue, green", shirt="navy, teal").items(),
 )
 def test_a_word_nobody_knows_is_refused_with_those_to_choose_from(word, choices):
     with pytest.raises(ValueError, match=f"^{word} 'plaid': expected one of {choices}.*$"):
@@ -105,6 +106,29 @@ def test_the_shirt_stays_when_the_head_turns_and_the_neck_bends_between(person):
     np.testing.assert_allclose(seen[1][:5023][low], still[low], atol=3e-4)
     collar = shirt.vertices[shirt.vertices[:, 1] > -0.13]
     assert np.linalg.norm(collar[:, None] - seen[1][None, HEAD.regions["neck"]], axis=-1).min() < 0.01  # it fits
+
+
+def test_a_nod_of_the_necks_own_joint_leaves_its_end_and_the_shirt_alone():
+    look, pose = dress(HEAD), torch.zeros(2, 5, 3)
+    pose[0, 1, 0] = pose[1, 1, 0] = 0.4
+    pose[1, 0, 1] = 0.5  # and the root turns
+    nod = Flame(HEAD).articulate(torch.zeros(2, 50), pose, torch.zeros(2, 2)).numpy()
+    seen = look.extend(nod)
+    np.testing.assert_allclose(seen[0, :5023], nod[0], atol=1e-5)
+    for frame in seen:
+        np.testing.assert_allclose(placed(worn(look, "shirt"), frame), worn(look, "shirt").vertices, atol=1e-4)
+
+
+def test_what_is_held_stays_held():
+    look, turned = dress(HEAD), face(turn=0.6)[None]
+    once = look.neck.held(turned)
+    assert np.abs(once - turned).max() > 0.02
+    np.testing.assert_allclose(look.neck.held(once), once, atol=1e-5)
+
+
+def test_the_numbering_is_the_heads():
+    assert numbering.SKIN + 2 * numbering.BALL == len(HEAD.v_template)
+    assert HEAD.regions["left_eyeball"].tolist() == list(range(numbering.SKIN, numbering.SKIN + numbering.BALL))
 
 
 def test_strands_are_sums_of_the_skin_and_lashes_close_with_the_lids():

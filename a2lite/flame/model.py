@@ -86,7 +86,8 @@ class Flame(nn.Module):
     def forward(self, motion: Tensor, vertices: Tensor | None = None, zero_pose: bool = False) -> Tensor:
         """Motion (..., 58) -> (..., V, 3), or (..., len(vertices), 3) of the chosen vertices.
 
-        ``zero_pose`` leaves out the global rotation and keeps the jaw: the frame in which faces are compared.
+        ``zero_pose`` leaves out the global rotation and keeps the jaw: the frame in which faces are compared. Where a
+        gradient is asked for, x, y and z lie apart in memory: take ``reshape``, not ``view``.
         """
         if motion.shape[-1] != MotionConfig.dim:
             raise ValueError(f"motion: expected (..., {MotionConfig.dim}), got {tuple(motion.shape)}")

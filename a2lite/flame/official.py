@@ -66,8 +66,10 @@ def load_flame(path: str | Path) -> FlameHead:
         raise ValueError(f"{path}: is a folder; expected FLAME's file in it, as generic_model.pkl or flame2023.pkl")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; FLAME is at https://flame.is.tue.mpg.de, after registration")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    arrays, version = _converted(path, digest)
+    content = path.read_bytes()
+    if content[8:9] == b"{":  # after its length a safetensors file has a JSON header
+        raise ValueError(f"{path}: is a converted copy; name the published .pkl beside it")
+    arrays, version = _converted(path, hashlib.sha256(content).hexdigest())
     if version in CARRIES:
         warnings.warn(f"{path.name}: {version}; {CARRIES[version]}", stacklevel=2)
     return _with_neighbours(_head(arrays, version), path.parent)
@@ -215,6 +217,9 @@ def _with_neighbours(head: FlameHead, folder: Path) -> FlameHead:
     if all(file.is_file() for file in lids):
         linear = torch.stack([_eyelid(file) for file in lids])  # (2, V, 3)
         head = replace(head, eyelids=torch.stack([linear, torch.zeros_like(linear)], 1))
+    elif any(file.is_file() for file in lids):
+        (alone,) = (file for file in lids if file.is_file())
+        warnings.warn(f"{alone}: the other side's is missing; the lids stay open without it", stacklevel=3)
     if (folder / "FLAME_masks.pkl").is_file():
         regions = {**head.regions, **_masks(folder / "FLAME_masks.pkl")}
         regions["upper_face"] = _upper_face(regions)

@@ -48,11 +48,11 @@ class _DType(_Record):
         name = self.args[0] if self.args else None
         name = name.decode("latin1") if isinstance(name, bytes) else name
         if not isinstance(name, str) or name[:1] not in "biuf" or not name[1:].isdigit():
-            raise UnsafePickle(f"an array of type {name!r}; expected plain numbers")
+            raise UnsafePickle(f"an array of type {_word(name)}; expected plain numbers")
         order = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "="
         order = order.decode("latin1") if isinstance(order, bytes) else order
         if order not in ("<", ">", "=", "|"):
-            raise UnsafePickle(f"an array of byte order {order!r}; expected < or >")
+            raise UnsafePickle(f"an array of byte order {_word(order)}; expected < or >")
         return np.dtype(name).newbyteorder(order)
 
 
@@ -64,7 +64,6 @@ class _Array(_Record):
         if self.boxed():
             return plain(data[0])
         return _numbers(plain(data), dtype, plain(shape), "F" if fortran else "C")
-
 
     def boxed(self) -> list:
         """[the object] where np.save has put one Python object into an array, else []."""
@@ -103,7 +102,7 @@ class _Encoded(_Record):
     def resolve(self, plain: Plain) -> bytes:
         text, codec = self.args
         if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
-            raise UnsafePickle(f"text encoded as {codec!r}; expected latin1")
+            raise UnsafePickle(f"text encoded as {_word(codec)}; expected latin1")
         return text.encode("latin1")
 
 
@@ -126,7 +125,7 @@ class _Csc(_Record):
         data, rows, ends = (np.asarray(plain(state[key])) for key in ("data", "indices", "indptr"))
         shape = plain(state.get("_shape", state.get("shape")))
         if not _is_shape(shape) or len(shape) != 2 or shape[0] * shape[1] > 2**26 or ends.shape != (shape[1] + 1,):
-            raise ValueError(f"a sparse matrix of shape {shape!r} with columns that end at {ends.shape} places")
+            raise ValueError(f"a sparse matrix whose shape and whose {ends.size} ends of columns do not agree")
         dense = np.zeros(shape, data.dtype)
         np.add.at(dense, (rows, np.repeat(np.arange(shape[1]), np.diff(ends))), data)
         return dense
@@ -139,12 +138,22 @@ class _Torch(_Record):
         raise _NotHere("a torch tensor; expected a numpy array, as tensor.numpy() gives")
 
 
+class _Ordered(_Record):
+    """``collections.OrderedDict``: a tensor's hooks, and nothing that FLAME's files keep arrays in."""
+
+    def resolve(self, plain: Plain) -> np.ndarray:
+        raise _NotHere("an OrderedDict; expected a dict of arrays")
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise _NotHere("an OrderedDict; expected a dict of arrays")
+
+
 class _Made(_Record):
     """``copy_reg._reconstructor(class, object, None)``: an instance at protocols 0 and 1."""
 
     def __new__(cls, kind: Any = None, *rest: Any):
         if not (isinstance(kind, type) and issubclass(kind, _Record)):
-            raise UnsafePickle(f"an instance of {kind!r}; expected an array")
+            raise UnsafePickle(f"an instance of {_word(kind)}; expected an array")
         return kind()
 
 
@@ -170,11 +179,15 @@ _ALLOWED = {
     ("torch._utils", "_rebuild_tensor_v2"): _Torch,
     ("torch._utils", "_rebuild_parameter"): _Torch,
     ("torch.storage", "_load_from_bytes"): _Torch,
-    ("collections", "OrderedDict"): _Torch,  # a tensor's hooks
+    ("collections", "OrderedDict"): _Ordered,
 }
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(pickle._Unpickler):
+    """Python's own reader in Python: a key that C would hash to its death is looked at before it becomes one."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
     def find_class(self, module: str, name: str) -> type[_Record]:
         place = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         if (place, name) not in _ALLOWED:
@@ -183,6 +196,30 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         raise UnsafePickle("refers to objects outside of itself; nothing of it was run")
+
+    def load_setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_set(self) -> None:
+        raise UnsafePickle("holds a set; expected arrays, numbers and text")
+
+    dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems, pickle.DICT[0]: load_dict}
+    dispatch |= dict.fromkeys([pickle.EMPTY_SET[0], pickle.ADDITEMS[0], pickle.FROZENSET[0]], load_set)
+
+
+def _check_keys(keys: list) -> None:
+    for key in keys:
+        if type(key) not in (str, bytes, int):
+            raise UnsafePickle(f"has a {type(key).__name__.strip('_')} as the key of a dict; expected text")
 
 
 def read_pickle(path: str | Path, start: int = 0, keys: Collection[str] | None = None) -> Any:
@@ -233,6 +270,11 @@ def _only(keys: Collection[str] | None, value: Any) -> Any:
 def _line(text: str, most: int = 300) -> str:
     """Words out of a file, fit to be shown: one line of plain characters, ``most`` of them."""
     return " ".join(text.encode("unicode_escape").decode().split())[:most]
+
+
+def _word(value: Any) -> str:
+    """Text as it is, of anything else its kind: what is nested deeply takes for ever to write out."""
+    return repr(value[:40]) if isinstance(value, str | bytes) else f"a {type(value).__name__.strip('_')}"
 
 
 class _Resolver:

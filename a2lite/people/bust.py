@@ -31,15 +31,16 @@ RINGS = np.array([
 ])  # fmt: skip
 
 
-def neck(head: FlameHead, rest: np.ndarray) -> Neck:
+def neck(rest: np.ndarray) -> Neck:
     """The lower neck of the face that rests at ``rest`` (5023, 3)."""
+    end = _end(rest)
     share = np.clip((TURNS - rest[:, 1]) / (TURNS - STAYS), 0, 1)
-    return Neck((share * share * (3 - 2 * share)).astype(np.float32), head.regions["scalp"].numpy(), rest)
+    return Neck((share * share * (3 - 2 * share)).astype(np.float32), end, rest[end])
 
 
 def shirt(head: FlameHead, rest: np.ndarray, colour: np.ndarray) -> Part:
     """A shirt with a round collar, on the neck's end that stays; ``colour`` linear RGB."""
-    end = np.nonzero(rest[:, 1] < rest[:, 1].min() + 0.002)[0]  # the neck's last ring
+    end = _end(rest)
     middle, (wide, _, deep) = rest[end].mean(0), np.ptp(rest[end], axis=0) / 2
     table = np.concatenate([_collar(), PchipInterpolator(np.arange(len(RINGS)), RINGS)(np.linspace(0, 6, 14))])
     angle = np.linspace(0, 2 * np.pi, AROUND, endpoint=False)
@@ -61,6 +62,11 @@ def shirt(head: FlameHead, rest: np.ndarray, colour: np.ndarray) -> Part:
     light = light_shares(np.concatenate([rest, places]), np.concatenate([skin, faces + len(rest)]))[len(rest) :]
     colours = np.clip(tone.reshape(-1, 1) * colour, 0, 1)
     return Part(places.astype(np.float32), faces, colours.astype(np.float32), light, 0.0, end, rest[end], "shirt")
+
+
+def _end(rest: np.ndarray) -> np.ndarray:
+    """Numbers of the neck's last ring."""
+    return np.nonzero(rest[:, 1] < rest[:, 1].min() + 0.002)[0]
 
 
 def _collar() -> np.ndarray:

@@ -34,9 +34,9 @@ EYES = {
 
 @dataclass(frozen=True)
 class Person:
-    """``traits`` are strengths of ``FlameHead.traits``; words are of ``TONES``, ``HAIR``, ``STYLES`` and ``EYES``.
+    """``traits`` are strengths of ``FlameHead.traits``.
 
-    ValueError for another word.
+    Words are of ``TONES``, ``HAIR``, ``STYLES``, ``EYES`` and ``CLOTH``; ValueError for another one.
     """
 
     traits: dict[str, float] = field(default_factory=dict)
@@ -48,10 +48,10 @@ class Person:
     age: float = 0.3  # 0 to 1: how deep its lines are
     freckles: float = 0.0
     beard: float = 0.0  # shaved, and how dark
-    shirt: str = "navy"  # of ``CLOTH``
+    shirt: str = "navy"
 
     def __post_init__(self):
-        for name, words in dict(tone=TONES, hair=HAIR, style=STYLES, eyes=EYES).items():
+        for name, words in dict(tone=TONES, hair=HAIR, style=STYLES, eyes=EYES, shirt=CLOTH).items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(words)}")
 
@@ -124,4 +124,4 @@ def dress(head: FlameHead, person: str | Person = "robin") -> Look:
     parts = teeth_and_tongue(head, rest) + worn
     fine = detail(head, rest, person.age, person.freckles, person.beard)
     faces, colours = np.concatenate([head.faces.numpy(), faces]), np.concatenate([colours, strands])
-    return Look(faces, colours, parts, spun, fine, neck(head, rest))
+    return Look(faces, colours, parts, spun, fine, neck(rest))

@@ -7,6 +7,7 @@ of ten to thirty dimensions: PCA through the T x T Gram matrix, since frames are
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ def compress(vertices: np.ndarray, tolerance: float = TOLERANCE, limit: int = 80
     """(T, V, 3) metres to the ``Basis`` with fewest directions, at most ``limit``, error < ``tolerance``.
 
     Motion that no ``limit`` directions describe (it does not come from 58 parameters) keeps a larger
-    ``error``, which the result states.
+    ``error``, which the result states and a warning tells.
     """
     rotations, shifts = _rigid(vertices)
     still = (vertices - shifts[:, None]) @ rotations  # (T, V, 3); the inverse of a rotation is its transpose
@@ -55,6 +56,11 @@ def compress(vertices: np.ndarray, tolerance: float = TOLERANCE, limit: int = 80
         scales.append(scale)
         rest = rest - np.outer(weights, directions[-1] * np.float32(scale))
     count = len(scales)
+    if _farthest(rest) > 2 * tolerance:
+        warnings.warn(
+            f"motion of {len(vertices)} frames: played up to {1000 * _farthest(rest):.2g} mm off, for it is no sum of "
+            f"{count} directions", stacklevel=4,
+        )  # fmt: skip
     return Basis(
         mean,
         np.array(directions, np.int16).reshape(count, *mean.shape),

@@ -26,7 +26,8 @@ class Tokens:
 class Clip:
     """A moving mesh and its sound. Tensors and arrays are taken alike and kept as NumPy arrays.
 
-    vertices: (T, V, 3), metres, y up, z towards the viewer, V < 65536; the look's spun vertices are added
+    vertices: (T, V, 3), metres, y up, z towards the viewer, V < 65536. The clip shows them as the look extends them:
+        spun vertices are added, and a look with a neck lets its lower end stay where FLAME turns it
     look: triangles and colours, and what the face wears
     audio: (samples,) in [-1, 1] at ``rate`` Hz; None or empty is silence. It starts with the first frame, and
         may be shorter (silence follows) or longer (the last frame stays) than the motion

@@ -31,7 +31,8 @@ VERTICES, INDICES = 34962, 34963  # its buffer targets
 def save_glb(path: str | Path, clip: Clip) -> Path:
     """Write the clip's motion, shape and colours as one binary glTF 2.0 file and return its path; it has no sound.
 
-    Metres, y up, as in the clip. The error against the clip's vertices is that of ``basis.compress`` (0.2 mm).
+    Metres, y up, as in the clip. The error against the clip's vertices is that of ``basis.compress``:
+    0.2 mm, more (with a warning) for motion that does not come from 58 parameters. The neck is as the clip shows it.
     """
     if Path(path).suffix != ".glb":
         raise ValueError(f"{path}: expected a name that ends in .glb; other forms of glTF are not written")

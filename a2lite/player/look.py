@@ -42,6 +42,8 @@ class Part:
         for name, shape in (("colours", (count, 3)), ("light", (count, 2)), ("rest", (len(self.anchor), 3))):
             if np.shape(getattr(self, name)) != shape:
                 raise ValueError(f"{told} {name}: got shape {np.shape(getattr(self, name))}; expected {shape}")
+        if np.ndim(self.faces) != 2 or not len(self.faces):
+            raise ValueError(f"{told} faces: got shape {np.shape(self.faces)}; expected (F, 3)")
         low, high = np.min(self.faces), np.max(self.faces)
         if low < 0 or high >= count:
             raise ValueError(f"{told} faces: indices {low} to {high}; expected 0 to {count - 1}")
@@ -92,8 +94,7 @@ class Neck:
     """What stays where it is when the head turns: FLAME turns the whole neck, a person's shoulders stay.
 
     share: (V,), 1 stays, 0 goes with the head
-    anchor: (A,), numbers of vertices that turn as the head does
-    rest: (V, 3), where all are when it looks at +z
+    anchor: (A,), numbers of vertices of the neck's end; rest: (A, 3), where they stay
     """
 
     share: np.ndarray
@@ -101,11 +102,12 @@ class Neck:
     rest: np.ndarray
 
     def held(self, vertices: np.ndarray) -> np.ndarray:
-        """(T, V, 3) -> the same with the neck between the head and what stays. ValueError for another face's neck."""
-        rotations, shifts = rigid(self.rest[self.anchor], vertices[:, self.anchor])
+        """(T, V, 3) -> the same with the neck's end where it stays; twice is as once. ValueError for another's neck."""
+        rotations, shifts = rigid(self.rest, vertices[:, self.anchor])
+        inverse = lambda of: (vertices[:, of] - shifts[:, None]) @ rotations  # noqa: E731  R^T (v - s), in rows
         of, out = np.nonzero(self.share)[0], vertices.copy()
-        still = (vertices[:, of] - shifts[:, None]) @ rotations  # the inverse of a rotation is its transpose
-        off = np.linalg.norm(still[0] - self.rest[of], axis=1)[self.share[of] == 1].max()
+        still = inverse(of)
+        off = np.linalg.norm(inverse(self.anchor)[0] - self.rest, axis=1).max()
         if off > MISFIT:
             raise ValueError(
                 f"look: is dressed for another face, whose neck is {1000 * off:.0f} mm off; take shape and look of one "
@@ -146,6 +148,8 @@ class Look:
             raise ValueError(f"look colours: from {low:.3g} to {high:.3g}; expected linear RGB in [0, 1]")
         if self.spun is not None and sum(self.spun.shape) != len(self.colours):
             raise ValueError(f"look spun: got {self.spun.shape}; expected (E, V) with V + E = {len(self.colours)}")
+        if self.neck is not None and len(self.neck.share) != self.count:
+            raise ValueError(f"look neck: got {len(self.neck.share)} shares; expected {self.count}, one per vertex")
 
     @property
     def count(self) -> int:
@@ -157,7 +161,7 @@ class Look:
 
         What has them already is returned as it is. ValueError for a mesh of another size.
         """
-        if self.spun is not None and vertices.shape[1] == len(self.colours):
+        if self.spun is not None and self.spun.shape[0] and vertices.shape[1] == len(self.colours):
             return vertices
         if vertices.shape[1] != self.count:
             raise ValueError(f"look colours: {self.count} rows; expected {vertices.shape[1]}, one per vertex")

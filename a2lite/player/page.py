@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -21,7 +20,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from a2lite.player.basis import TOLERANCE, Basis, compress
+from a2lite.player.basis import Basis, compress
 from a2lite.player.clip import Clip
 from a2lite.player.light import STUDIO
 from a2lite.player.look import SQUEEZE, Part, rigid
@@ -126,9 +125,6 @@ def _content(clips: Sequence[Clip], heat: float, arrays: Arrays) -> dict:
 
 def _shape(clip: Clip, arrays: Arrays) -> dict:
     basis, spun = compress(clip.vertices[:, : clip.look.count]), clip.look.spun
-    if basis.error > 2 * TOLERANCE:
-        warnings.warn(f"clip {clip.title!r}: the page draws it up to {1000 * basis.error:.2g} mm off, for its motion "
-                      f"is not one of {len(basis.scales)} directions", stacklevel=5)  # fmt: skip
     return {
         "frames": len(clip.vertices),
         "directions": len(basis.scales),

@@ -105,8 +105,8 @@ def portraits(
 ) -> Image.Image:
     """A row of faces, each over its label, in 256 colours (notebooks hold many).
 
-    vertices (N, V, 3) metres for N labels, drawn with ``look``; light as for ``render``, from the mean of the faces if
-    None, and so the camera, a ``close_up``: the pictures are small.
+    vertices (N, V, 3) metres for N labels, drawn with ``look``; light as for ``render``. Where they are None, light
+    and camera come from the mean of the faces; the camera is a ``close_up``, for the pictures are small.
     """
     vertices = look.extend(check_array("portraits vertices", vertices, "(N, V, 3)", np.float32))
     if len(vertices) != len(labels):

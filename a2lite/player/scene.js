@@ -417,7 +417,7 @@ class Stage {
 
   draw(frame, playing = false) {
     const [wide, high] = [Math.max(1, this.canvas.clientWidth), Math.max(1, this.canvas.clientHeight)];
-    if (this.slow && playing) this.pace(performance.now());
+    if (this.slow) this.pace(playing ? performance.now() : 0);
     this.renderer.setPixelRatio(this.slow ? (playing ? this.share : 1) : window.devicePixelRatio || 1);
     this.renderer.setSize(wide, high, false);
     const columns = this.columns = inRows(this.faces.length, wide / high);
@@ -434,8 +434,10 @@ class Stage {
   }
 
   pace(now) {                                      // fewer pixels where drawing falls behind, more where it need not
-    this.interval += 0.1 * (Math.min(now - this.last, 200) - this.interval);
-    this.last = now;
+    const gone = now - this.last, going = now && this.last;
+    this.last = now;                               // 0 while it rests
+    if (!going) return;
+    this.interval += 0.1 * (Math.min(gone, 200) - this.interval);
     if (++this.drawn % 10) return;
     const step = this.interval > 40 ? -0.1 : this.interval < 25 ? 0.1 : 0;
     this.share = Math.min(1, Math.max(0.4, this.share + step));
