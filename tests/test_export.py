@@ -1,17 +1,20 @@
 """Clips for other programs: what a GLB says is what the clip shows."""
 
+import io
 import json
 import shutil
 import struct
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from a2lite.flame import Flame, load_head
-from a2lite.people import PEOPLE, dress
+from a2lite.people import PEOPLE, Person, dress
 from a2lite.player import Clip
 from a2lite.player.export import quaternions, save_glb, save_mp4
 
@@ -44,14 +47,15 @@ class Read:
         a = self.document["accessors"][number]
         view = self.document["bufferViews"][a["bufferView"]]
         kind = {5126: "<f4", 5123: "<u2", 5125: "<u4"}[a["componentType"]]
-        width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[a["type"]]
+        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}[a["type"]]
         flat = np.frombuffer(self.data, kind, a["count"] * width, view["byteOffset"])
         return flat.reshape(-1, width) if width > 1 else flat
 
     def frames(self) -> np.ndarray:
         """(T, V, 3): morph targets, then the node's turn and shift."""
         mesh, (animation,) = self.document["meshes"][0], self.document["animations"]
-        (primitive,) = mesh["primitives"]
+        primitive = mesh["primitives"][0]
+        assert all(other["targets"] == primitive["targets"] for other in mesh["primitives"])
         rest = self.array(primitive["attributes"]["POSITION"])
         targets = np.stack([self.array(t["POSITION"]) for t in primitive["targets"]])
         tracks = {
@@ -68,13 +72,30 @@ class Read:
 def test_a_glb_moves_as_the_clip_does(clip, tmp_path):
     read = Read(save_glb(tmp_path / "deep" / "face.glb", clip).read_bytes())
     assert np.linalg.norm(read.frames() - clip.vertices, axis=-1).max() < 2.5e-4
-    (primitive,) = read.document["meshes"][0]["primitives"]
-    np.testing.assert_array_equal(read.array(primitive["indices"]).reshape(-1, 3), clip.faces)
+    primitives = read.document["meshes"][0]["primitives"]
+    faces = np.concatenate([read.array(primitive["indices"]).reshape(-1, 3) for primitive in primitives])
+    assert sorted(map(tuple, faces.tolist())) == sorted(map(tuple, clip.faces.tolist()))
+    (primitive, _) = primitives
     colours = read.array(primitive["attributes"]["COLOR_0"]) / 65535
     np.testing.assert_allclose(colours[:, :3], clip.colours, atol=1e-4)
     times = read.array(read.document["animations"][0]["samplers"][0]["input"])
     np.testing.assert_allclose(np.diff(times), 1 / 25, atol=1e-6)
     assert not list(tmp_path.glob("deep/*.part"))
+
+
+def test_the_skins_detail_is_a_texture_of_the_face_alone(clip, tmp_path):
+    bearded = Clip(clip.vertices, replace(clip.look, detail=dress(load_head(), Person(beard=1.0)).detail))
+    read = Read(save_glb(tmp_path / "face.glb", bearded).read_bytes())
+    plain, fine = read.document["meshes"][0]["primitives"]
+    assert "TEXCOORD_0" not in plain["attributes"] and fine["material"] == 1
+    view = read.document["bufferViews"][read.document["images"][0]["bufferView"]]
+    picture = Image.open(io.BytesIO(read.data[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]))
+    tone, places = np.asarray(picture.convert("L")) / 255, read.array(fine["attributes"]["TEXCOORD_0"])
+    used = np.unique(read.array(fine["indices"]))
+    column, row = (places[used] * (np.array(picture.size) - 1)).round().astype(int).T
+    front, low = clip.vertices[0][used, 2] > 0.03, clip.vertices[0][used, 1] < -0.06
+    assert tone[row, column][front & low].mean() < tone[row, column][front & ~low].mean() - 0.03  # the beard
+    assert clip.vertices[0][used, 2].min() > -0.02  # nothing of it behind the ears
 
 
 def test_what_the_face_wears_goes_along(clip, tmp_path):

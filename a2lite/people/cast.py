@@ -94,14 +94,14 @@ PEOPLE = {
 }  # fmt: skip
 
 
-def known(person: str | Person) -> Person:
+def person_of(person: str | Person) -> Person:
     """One of ``PEOPLE`` by name, or who is given; ValueError for a name that nobody has."""
     if isinstance(person, str) and person not in PEOPLE:
         raise ValueError(f"person {person!r}: expected one of {', '.join(PEOPLE)}")
     return PEOPLE[person] if isinstance(person, str) else person
 
 
-def people(head: FlameHead) -> list[str]:
+def names_for(head: FlameHead) -> list[str]:
     """Names of those whom a head can be; none for an official one."""
     return list(PEOPLE) if head.traits else []
 
@@ -111,7 +111,7 @@ def dress(head: FlameHead, person: str | Person = "robin") -> Look:
 
     Its teeth and hair fit ``Flame(head, PEOPLE[person].betas(head))``; "robin" is the mean head, betas 0.
     """
-    person = known(person)
+    person = person_of(person)
     if head.version != "built":
         return Look(head.faces, head.colours)
     rest = head.v_template + head.shapedirs[:, :, :300] @ person.betas(head)

@@ -12,7 +12,7 @@ import torch
 
 from a2lite.config import MotionConfig
 from a2lite.flame import Flame, FlameHead
-from a2lite.people.cast import dress, known, people
+from a2lite.people.cast import dress, names_for, person_of
 from a2lite.people.expressions import EXPRESSIONS, expression
 from a2lite.player.clip import Clip
 from a2lite.player.live import View
@@ -36,11 +36,11 @@ class Sliders:
 
     def __init__(self, head: FlameHead, person: str = "robin"):
         self.head = head
-        self.flame, self.look = Flame(head, known(person).betas(head)), dress(head, person)
+        self.flame, self.look = Flame(head, person_of(person).betas(head)), dress(head, person)
         self.units = torch.zeros(len(head.action_units))
         self.rest = torch.zeros(MotionConfig.dim)  # what is not said by action units
         self.gaze = torch.zeros(2)
-        self.name, self.shown = person, "preset"  # the person, and which of EXPRESSIONS as long as nothing was moved
+        self.name, self.showing = person, "preset"  # the person, and which of EXPRESSIONS as long as nothing was moved
         self.view: View | None = None
         self._quiet = False
 
@@ -69,7 +69,7 @@ class Sliders:
     def set(self, motion: torch.Tensor) -> None:
         """Show (58,) numbers; the action units rest."""
         self.units.zero_()
-        self.rest, self.shown = torch.as_tensor(motion, dtype=torch.float32).clone(), "preset"
+        self.rest, self.showing = torch.as_tensor(motion, dtype=torch.float32).clone(), "preset"
         self._refresh()
 
     def reset(self) -> None:
@@ -84,7 +84,7 @@ class Sliders:
         self.rest = expression(self.head, name)
         self.rest[MotionConfig.expression] = 0  # the action units say it
         self.units.zero_()
-        self.gaze, self.shown = torch.zeros(2), name
+        self.gaze, self.showing = torch.zeros(2), name
         for unit, strength in EXPRESSIONS[name][0].items():
             left, right = strength if isinstance(strength, tuple) else (strength, strength)
             self._unit(f"{unit}_left", left)
@@ -93,7 +93,7 @@ class Sliders:
 
     def person(self, name: str) -> None:
         """Show another of ``PEOPLE``; ValueError for a name that nobody has."""
-        self.flame, self.look = Flame(self.head, known(name).betas(self.head)), dress(self.head, name)
+        self.flame, self.look = Flame(self.head, person_of(name).betas(self.head)), dress(self.head, name)
         self.name = name
         if self.view is not None:
             old, self.view = self.view, self._view()
@@ -132,31 +132,31 @@ class Sliders:
             widget.observe(self._heard(partial(self._joint, name)), "value")
         self.numbers: list = []  # 58 sliders, made when they are first looked at
         box = w.Layout(height="340px", overflow="auto", display="block")
-        self.list = w.VBox(layout=box)
+        self.number_box = w.VBox(layout=box)
         pages = [
             ("jaw, head, eyes", w.VBox([*self.joints.values()], layout=box), self._show_joints),
-            ("58 numbers", self.list, self._show_numbers),
+            ("58 numbers", self.number_box, self._show_numbers),
         ]
         if names:
             units = w.VBox([self.side, w.VBox([*self.muscles.values()])], layout=box)
             pages.insert(0, ("action units", units, self._show_units))
-        titles, sheets, self.shows = zip(*pages)
+        titles, sheets, self.refreshers = zip(*pages)
         self.tabs = w.Tab(sheets, titles=titles)
         self.tabs.observe(lambda change: self._refresh(), "selected_index")
         narrow = w.Layout(width="120px")
-        self.faces = w.Dropdown(options=["preset", *EXPRESSIONS], value=self.shown, layout=narrow)
+        self.faces = w.Dropdown(options=["preset", *EXPRESSIONS], value=self.showing, layout=narrow)
         self.faces.observe(self._chosen(self.preset), "value")
-        self.people = w.Dropdown(options=people(self.head) or [self.name], value=self.name, layout=narrow)
+        self.people = w.Dropdown(options=names_for(self.head) or [self.name], value=self.name, layout=narrow)
         self.people.observe(self._chosen(self.person), "value")
         reset = w.Button(description="reset", layout=w.Layout(width="70px"))
         reset.on_click(lambda button: self.reset())
-        choices = [self.faces] * bool(names) + [self.people] * bool(people(self.head)) + [reset]
+        choices = [self.faces] * bool(names) + [self.people] * bool(names_for(self.head)) + [reset]
         panel = w.VBox([w.HBox(choices), self.tabs], layout=w.Layout(width="390px"))
         return w.HBox([self.view.widget, panel], layout=w.Layout(flex_flow="row wrap"))
 
     def _repr_mimebundle_(self, **options) -> dict:
         if os.environ.get(HEADLESS):
-            name = self.name if people(self.head) else self.head.version
+            name = self.name if names_for(self.head) else self.head.version
             return {"image/jpeg": jpeg(portraits(self.vertices()[None], self.look, [name], width=240, height=300))}
         return self.widget._repr_mimebundle_(**options)
 
@@ -165,7 +165,7 @@ class Sliders:
             moved = abs(change.new - change.old) > 1e-6  # a browser answers 0.22 with 0.22000000000000003
             if moved and not self._quiet:
                 act(change.new)
-                self.shown = "preset"
+                self.showing = "preset"
                 self._refresh()
 
         return changed
@@ -204,8 +204,8 @@ class Sliders:
         self.view.draw(self.vertices())
         self._quiet = True
         try:
-            self.faces.value, self.people.value = self.shown, self.name
-            self.shows[self.tabs.selected_index or 0]()
+            self.faces.value, self.people.value = self.showing, self.name
+            self.refreshers[self.tabs.selected_index or 0]()
         finally:
             self._quiet = False
 
@@ -236,7 +236,7 @@ class Sliders:
                     label = f"{place} {part} {place - where.start}"
                     self.numbers.append(w.FloatSlider(description=label, min=-reach, max=reach, step=0.01))
                     self.numbers[-1].observe(self._heard(partial(self._number, place)), "value")
-            self.list.children = self.numbers
+            self.number_box.children = self.numbers
         for widget, value in zip(self.numbers, self.motion, strict=True):
             self._say(widget, value)
 
@@ -250,5 +250,5 @@ def live_stage(head: FlameHead, person: str = "robin") -> Stream | None:
         return None
     from a2lite.player.stream import Stream
 
-    still = Flame(head, known(person).betas(head))(torch.zeros(1, MotionConfig.dim))
+    still = Flame(head, person_of(person).betas(head))(torch.zeros(1, MotionConfig.dim))
     return Stream(View(Clip(still, dress(head, person))))

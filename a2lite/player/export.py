@@ -5,6 +5,7 @@ glTF moves a mesh by weighted *morph targets* on a node that turns and shifts, w
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from a2lite.player.basis import Basis, compress
 from a2lite.player.clip import Clip
-from a2lite.player.look import Part
+from a2lite.player.look import Detail, Part
 from a2lite.player.page import wav_bytes
 from a2lite.player.picture import render
 from a2lite.player.raster import vertex_normals
@@ -46,13 +47,31 @@ def save_glb(path: str | Path, clip: Clip) -> Path:
         "scenes": [{"nodes": list(range(len(meshes)))}],
         "nodes": [{"mesh": i, "name": name} for i, name in enumerate(names)],
         "meshes": meshes,
-        "materials": [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.6}, "doubleSided": True}],
+        **_materials(packer, clip.look.detail),
         "animations": [_animation(packer, clip, basis)],
         "accessors": packer.accessors,
         "bufferViews": packer.views,
         "buffers": [{"byteLength": len(packer.data)}],
     }
     return _write(path, _binary(document, bytes(packer.data)))
+
+
+def _materials(packer: _Packer, detail: Detail | None) -> dict:
+    """Colours of the vertices alone; second, with the tone of the skin's detail as a texture: freckles, stubble."""
+    plain = {"metallicFactor": 0.0, "roughnessFactor": 0.6}
+    if detail is None:
+        return {"materials": [{"pbrMetallicRoughness": plain, "doubleSided": True}]}
+    tone = np.clip(detail.picture[..., 0] / 128, 0, 1) ** (1 / 2.2)  # it can darken, and not brighten
+    texture = io.BytesIO()
+    image = Image.fromarray((255 * tone + 0.5).astype(np.uint8)).convert("RGB")
+    image.resize([2 ** int(np.ceil(np.log2(side))) for side in image.size]).save(texture, "JPEG", quality=88)
+    fine = {**plain, "baseColorTexture": {"index": 0}}
+    return {
+        "materials": [{"pbrMetallicRoughness": kind, "doubleSided": True} for kind in (plain, fine)],
+        "textures": [{"source": 0, "sampler": 0}],
+        "samplers": [{"magFilter": 9729, "minFilter": 9729, "wrapS": 33071, "wrapT": 33071}],  # linear, clamped
+        "images": [{"bufferView": packer.view(texture.getvalue()), "mimeType": "image/jpeg"}],
+    }
 
 
 class _Packer:
@@ -64,11 +83,8 @@ class _Packer:
     def add(self, array: np.ndarray, kind: str, target: int | None = None, bounds: bool = False, **more) -> int:
         """The number of the accessor; ``kind`` as SCALAR or VEC3, ``bounds`` where glTF asks for min and max."""
         types = {"f": FLOAT, "u": USHORT if array.itemsize == 2 else UINT}
-        self.data += bytes(-len(self.data) % 4)
-        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes}
-        self.views.append(view if target is None else {**view, "target": target})
-        self.data += array.astype(array.dtype.newbyteorder("<")).tobytes()
-        accessor = {"bufferView": len(self.views) - 1, "componentType": types[array.dtype.kind], "type": kind,
+        view = self.view(array.astype(array.dtype.newbyteorder("<")).tobytes(), target)
+        accessor = {"bufferView": view, "componentType": types[array.dtype.kind], "type": kind,
                     "count": len(array), **more}  # fmt: skip
         if bounds:
             rows = array.reshape(len(array), -1)
@@ -76,13 +92,21 @@ class _Packer:
         self.accessors.append(accessor)
         return len(self.accessors) - 1
 
+    def view(self, data: bytes, target: int | None = None) -> int:
+        """The number of a new view of the buffer, on ``data``."""
+        self.data += bytes(-len(self.data) % 4)
+        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data)}
+        self.views.append(view if target is None else {**view, "target": target})
+        self.data += data
+        return len(self.views) - 1
+
 
 def _mesh(packer: _Packer, clip: Clip, basis: Basis) -> dict:
     """The mean face, and per direction of the basis how its vertices and their normals move at weight 1."""
     steps = basis.scales * np.abs(basis.weights).max(0, initial=1e-12)  # so that weights lie within -1 to 1
     deltas = basis.directions.astype(np.float32) * steps[:, None, None]  # (K, V, 3)
     rest = vertex_normals(basis.mean, clip.faces).astype(np.float32)
-    primitive = _primitive(packer, basis.mean, rest, clip.colours, clip.faces)
+    attributes = _attributes(packer, basis.mean, rest, clip.colours)
     targets = [
         {
             "POSITION": packer.add(delta, "VEC3", VERTICES, bounds=True),
@@ -90,27 +114,42 @@ def _mesh(packer: _Packer, clip: Clip, basis: Basis) -> dict:
         }
         for delta, turned in ((delta, vertex_normals(basis.mean + delta, clip.faces)) for delta in deltas)
     ]
-    if not targets:
-        return {"primitives": [primitive]}
-    return {"primitives": [{**primitive, "targets": targets}], "weights": [0.0] * len(targets)}
+    more = {"targets": targets} if targets else {}
+    primitives = [{**part, **more} for part in _primitives(packer, attributes, clip)]
+    return {"primitives": primitives, "weights": [0.0] * len(targets)} if targets else {"primitives": primitives}
+
+
+def _primitives(packer: _Packer, attributes: dict, clip: Clip) -> list[dict]:
+    """The triangles that the skin's detail lies on apart from the others, both on the same vertices."""
+    detail = clip.look.detail
+    if detail is None:
+        return [_primitive(packer, attributes, clip.faces)]
+    strands = len(clip.colours) - len(detail.uv)
+    places = packer.add(np.pad(detail.uv, ((0, strands), (0, 0))).astype(np.float32), "VEC2", VERTICES)
+    fine = (np.pad(detail.share, (0, strands))[clip.faces] > 0).all(1)
+    return [
+        _primitive(packer, attributes, clip.faces[~fine]),
+        _primitive(packer, {**attributes, "TEXCOORD_0": places}, clip.faces[fine], material=1),
+    ]
 
 
 def _part(packer: _Packer, part: Part) -> dict:
     normals = vertex_normals(part.vertices, part.faces).astype(np.float32)
-    return {"primitives": [_primitive(packer, part.vertices, normals, part.colours, part.faces)]}
+    return {"primitives": [_primitive(packer, _attributes(packer, part.vertices, normals, part.colours), part.faces)]}
 
 
-def _primitive(packer: _Packer, vertices, normals, colours, faces) -> dict:
+def _attributes(packer: _Packer, vertices: np.ndarray, normals: np.ndarray, colours: np.ndarray) -> dict:
     paint = (np.column_stack([colours, np.ones(len(colours))]) * 65535).round().astype(np.uint16)
     return {
-        "attributes": {
-            "POSITION": packer.add(vertices.astype(np.float32), "VEC3", VERTICES, bounds=True),
-            "NORMAL": packer.add(normals, "VEC3", VERTICES),
-            "COLOR_0": packer.add(paint, "VEC4", VERTICES, normalized=True),
-        },
-        "indices": packer.add(faces.reshape(-1).astype(np.uint16), "SCALAR", INDICES),
-        "material": 0,
+        "POSITION": packer.add(vertices.astype(np.float32), "VEC3", VERTICES, bounds=True),
+        "NORMAL": packer.add(normals, "VEC3", VERTICES),
+        "COLOR_0": packer.add(paint, "VEC4", VERTICES, normalized=True),
     }
+
+
+def _primitive(packer: _Packer, attributes: dict, faces: np.ndarray, material: int = 0) -> dict:
+    indices = packer.add(faces.reshape(-1).astype(np.uint16), "SCALAR", INDICES)
+    return {"attributes": attributes, "indices": indices, "material": material}
 
 
 def _animation(packer: _Packer, clip: Clip, basis: Basis) -> dict:
