@@ -167,11 +167,21 @@ class Shape {
     [this.mean, this.basis, this.weights, this.poses] = [clip.mean, clip.basis, clip.weights, clip.poses];
     [this.coarse, this.spun] = [clip.faces, clip.spun];
     this.count = this.mean.length + (this.spun ? 3 * (this.spun.starts.length - 1) : 0);
-    [this.ends, this.faces] = tessellated ? this.split() : [[], Uint32Array.from(this.coarse)];
+    const [ends, faces] = tessellated ? this.split() : [[], this.coarse];
+    [this.ends, this.faces] = [ends, this.withBacks(faces)];
     this.positions = new Float32Array(this.count + 3 * this.ends.length / 2);
     this.normals = new Float32Array(this.positions.length);
     this.sizes = new Float32Array(this.count / 3); // of each vertex's surface
     this.pose = new Float32Array(12);              // rotation row by row, shift
+  }
+
+  withBacks(faces) {                               // skin is seen from outside, strands on it from either side
+    const skin = this.mean.length / 3, each = faces.length / this.coarse.length, backs = [];
+    for (let f = 0; f < faces.length; f += 3) {
+      const from = 3 * Math.floor(f / 3 / each);   // the triangle it is a part of
+      if (Math.max(...this.coarse.subarray(from, from + 3)) >= skin) backs.push(faces[f], faces[f + 2], faces[f + 1]);
+    }
+    return Uint32Array.from([...faces, ...backs]);
   }
 
   split() {                                        // the middle of edge e becomes vertex count + e
@@ -312,7 +322,7 @@ class Face {
     this.errors = new Float32Array(shape.positions.length / 3);
     this.squeeze = new Float32Array(this.errors.length);
     this.detail = clip.detail;
-    this.material = this.paint(studio, VERTEX, FRAGMENT);
+    this.material = this.paint(studio, VERTEX, FRAGMENT, THREE.FrontSide);
     const spots = clip.detail ? shape.spread(clip.detail.spots, 3) : new Uint16Array(shape.positions.length);
     this.mesh = meshOf({
       position: [shape.positions, 3], normal: [shape.normals, 3], error: [this.errors, 1],
@@ -320,13 +330,13 @@ class Face {
       paint: [shape.spread(clip.paint, 4), 4, true],
       light: [shape.spread(clip.light, 2), 2, true],
     }, shape.faces, this.material);
-    this.worn = this.paint(studio, WORN, PLAIN);
+    this.worn = this.paint(studio, WORN, PLAIN, THREE.DoubleSide);
     this.parts = clip.parts.map(part => new Part(part, this.worn));
     this.scene = new THREE.Scene().add(this.mesh, ...this.parts.map(part => part.mesh));
     this.camera = clip.camera;
   }
 
-  paint(studio, vertexShader, fragmentShader) {
+  paint(studio, vertexShader, fragmentShader, side) {
     const uniforms = { heat: { value: 0 } };
     for (const [name, rows] of Object.entries(studio)) uniforms[name] = { value: rows.flat() };
     const [slopes, tones] = this.textures = this.textures || (this.detail ? textures(this.detail) : [null, null]);
@@ -335,7 +345,7 @@ class Face {
       turn: { value: new Array(9).fill(0) },
     });
     return new THREE.RawShaderMaterial({
-      vertexShader, fragmentShader, glslVersion: THREE.GLSL3, side: THREE.DoubleSide, uniforms,
+      vertexShader, fragmentShader, glslVersion: THREE.GLSL3, side, uniforms,
     });
   }
 

@@ -1,1 +1,1 @@
-export { BufferAttribute, BufferGeometry, DataTexture, DoubleSide, GLSL3, LinearFilter, Mesh, PerspectiveCamera, RawShaderMaterial, Scene, WebGLRenderer } from "three";
+export { BufferAttribute, BufferGeometry, DataTexture, DoubleSide, FrontSide, GLSL3, LinearFilter, Mesh, PerspectiveCamera, RawShaderMaterial, Scene, WebGLRenderer } from "three";
