@@ -198,7 +198,7 @@ def ribbons(path, out, length, width, colour, rng, columns=3, arch=0.3):
     for p, o, n, shade, wide in zip(path[order], out[order], length[order], tone, size):
         if n < 4:
             continue
-        kept = np.linspace(0, n - 1, min(n, 11)).round().astype(int)
+        kept = np.linspace(0, n - 1, min(n, 8)).round().astype(int)
         p, o, n = p[kept], o[kept], len(kept)
         t = np.gradient(p, axis=0)
         t /= np.linalg.norm(t, axis=1, keepdims=True) + 1e-9
