@@ -7,6 +7,7 @@ by the second half of notebook 04.
 from a2lite.backbone.encoder import Adapter, Encoder, encoded_length, patch_count
 from a2lite.backbone.generation import Answer, Step, answer, generate, stream
 from a2lite.backbone.model import Backbone, Batch, align_tail, collate, qwen2_config
+from a2lite.backbone.step_audio import from_pretrained
 from a2lite.backbone.tokens import CONTROL, IGNORE, SLOTS, Dialogue, SlotGrammar, Vocabulary
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "answer",
     "collate",
     "encoded_length",
+    "from_pretrained",
     "generate",
     "patch_count",
     "qwen2_config",

@@ -41,11 +41,11 @@ class Vocabulary:
     """Text, control and audio tokens of one model, around a ``tokenizers.Tokenizer``.
 
     ``codes`` is K, the number of audio codes; ``audio0`` the id of ``<audio_0>``; ``eot``, ``tts_pad`` and so on
-    are the control tokens' ids.
+    are the control tokens' ids. ``rows`` of the embedding may be more than there are tokens: those mean nothing.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, codes: int | None = None, rows: int | None = None):
+        self.tokenizer, self.rows = tokenizer, rows or tokenizer.get_vocab_size()
         find = tokenizer.token_to_id
         missing = [name for name in (*CONTROL, "<audio_0>") if find(name) is None]
         if missing:
@@ -54,11 +54,15 @@ class Vocabulary:
         self.audio_start, self.audio_end, self.audio_patch = map(find, CONTROL[3:6])
         self.tts_start, self.tts_end, self.tts_pad = map(find, CONTROL[7:])
         self.texts = self.endoftext  # text tokens are the ids below the first control token
-        self.audio0, self.audio_pad = find("<audio_0>"), tokenizer.get_vocab_size() - 1
-        self.codes = self.audio_pad - self.audio0
+        self.audio0 = find("<audio_0>")
+        self.codes = tokenizer.get_vocab_size() - 1 - self.audio0 if codes is None else codes
+        self.audio_pad = self.audio0 + self.codes
+        if self.rows < tokenizer.get_vocab_size() or find(f"<audio_{self.codes}>") != self.audio_pad:
+            raise ValueError(f"tokenizer of {tokenizer.get_vocab_size()} tokens: does not fit {self.codes} audio codes "
+                             f"and {self.rows} rows of embedding")  # fmt: skip
 
     def __len__(self) -> int:
-        return self.tokenizer.get_vocab_size()
+        return self.rows
 
     @classmethod
     def train(cls, texts: Iterable[str], size: int, codes: int) -> Vocabulary:
@@ -80,9 +84,9 @@ class Vocabulary:
         return cls(tokenizer)
 
     @classmethod
-    def from_json(cls, text: str) -> Vocabulary:
+    def from_json(cls, text: str, codes: int | None = None, rows: int | None = None) -> Vocabulary:
         """What ``to_json`` wrote; a ``tokenizer.json`` of the tokenizers library."""
-        return cls(Tokenizer.from_str(text))
+        return cls(Tokenizer.from_str(text), codes, rows)
 
     def to_json(self) -> str:
         return self.tokenizer.to_str()
@@ -100,8 +104,9 @@ class Vocabulary:
         if token < self.texts:
             return "text"
         if token >= self.audio0:
-            return "code" if token < self.audio_pad else "audio_pad"
-        return CONTROL[token - self.texts].strip("<|>").lower()
+            return "code" if token < self.audio_pad else "audio_pad" if token == self.audio_pad else "unused"
+        name = self.tokenizer.id_to_token(token)
+        return name.strip("<|>").lower() if name in CONTROL else "unused"
 
     def is_code(self, ids: Tensor) -> Tensor:
         """Which ids are real audio codes (no pads)."""

@@ -1,0 +1,229 @@
+"""The published checkpoint's layout: its names and sizes, its tokens, and a small folder of the same form."""
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from a2lite.__main__ import main
+from a2lite.a2llm import A2LLM
+from a2lite.backbone import Backbone, Dialogue, Vocabulary, collate, from_pretrained
+from a2lite.backbone.step_audio import LANGUAGE, LISTENING, published_name
+from a2lite.config import load_config
+from a2lite.rvq import MotionRVQ
+from a2lite.sizes import empty_backbone
+
+NAMES = "f23afcc10cdfd2785b45a3e3f6c369c165726684ddaedcb1bdbbaa26260ef940"  # sha256 of the published index's names
+SMALL = replace(
+    load_config("a100", size="nano").backbone, n_mels=128, encoder_layers=2, layers=3, hidden_layer=None,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return Vocabulary.train(["the violin is right behind you", "You are a helpful assistant."], 300, 40)
+
+
+@pytest.fixture(scope="module")
+def source(vocabulary) -> Backbone:
+    torch.manual_seed(0)
+    return Backbone(replace(SMALL, audio_codes=40, text_vocab=vocabulary.texts), vocabulary).eval()
+
+
+@pytest.fixture
+def folder(source, vocabulary, tmp_path) -> Path:
+    """A checkpoint as it is published, of three shards."""
+    state = {published_name(name): tensor.clone() for name, tensor in source.state_dict().items()}
+    names = sorted(state)
+    shards = {name: f"model-{1 + 3 * place // len(names):05d}-of-00003.safetensors" for place, name in enumerate(names)}
+    for shard in set(shards.values()):
+        save_file({name: state[name] for name in names if shards[name] == shard}, tmp_path / shard)
+    total = sum(tensor.numel() * 2 for tensor in state.values())
+    index = {"metadata": {"total_size": total}, "weight_map": shards}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    text = {theirs: getattr(SMALL, ours) for theirs, ours in LANGUAGE.items()} | {"vocab_size": len(vocabulary)}
+    sound = {theirs: getattr(SMALL, ours) for theirs, ours in LISTENING.items()}
+    told = {"model_type": "step_audio_2", "text_config": text, "audio_encoder_config": sound}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    (tmp_path / "tokenizer.json").write_text(vocabulary.to_json(), encoding="utf-8")
+    return tmp_path
+
+
+def loaded(folder: Path) -> Backbone:
+    return from_pretrained(folder, SMALL, dtype=torch.float32)
+
+
+# ---------------------------------------------------------------- the paper's size
+
+
+def test_names_and_sizes_are_the_published_ones():
+    backbone = empty_backbone(load_config("a100"))
+    state = backbone.state_dict()
+    names = sorted(published_name(name) for name in state)
+    assert len(names) == 832
+    assert hashlib.sha256("\n".join(names).encode()).hexdigest() == NAMES
+    assert sum(tensor.numel() for tensor in backbone.parameters()) == 8_315_179_264
+    assert sum(2 * tensor.numel() for tensor in state.values()) == 16_630_358_528
+
+
+def test_lora_and_connector_are_of_the_papers_size(capsys):
+    assert main(["sizes", "--profile", "a100", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["backbone"], found["lora"], found["connector"]) == (8_315_179_264, 161_480_704, 116_611_840)
+    assert found["connector"] + found["connector_positions"] <= 0.125e9
+    assert found["rvq"] > 0
+
+
+def test_lora_leaves_the_encoder_alone():
+    config = load_config("a100", size="nano")
+    with torch.device("meta"):
+        model = A2LLM(config, empty_backbone(config), MotionRVQ(config.rvq))
+    adapted = {name for name, _ in model.backbone.named_modules() if name.endswith("lora_a") or "lora" in name}
+    assert adapted and not any("encoder" in name or "adapter" in name for name in adapted)
+
+
+# ---------------------------------------------------------------- a small one of the same form
+
+
+def by_hand(folder: Path, mel: torch.Tensor, frames: int) -> torch.Tensor:
+    """Encoder and adapter from the published tensors, one sound (frames, 128) at a time -> (P, hidden)."""
+    w = {name: tensor for shard in folder.glob("*.safetensors") for name, tensor in load_file(shard).items()}
+    get = lambda name, key: (w[f"{name}.{key}"] if f"{name}.{key}" in w else None)  # noqa: E731
+    linear = lambda x, name: F.linear(x, get(name, "weight"), get(name, "bias"))  # noqa: E731
+    norm = lambda x, name: F.layer_norm(x, x.shape[-1:], get(name, "weight"), get(name, "bias"))  # noqa: E731
+    x = F.gelu(F.conv1d(mel[:frames].T[None], w["encoder.conv1.weight"], w["encoder.conv1.bias"], padding=1))
+    x = F.gelu(F.conv1d(x, w["encoder.conv2.weight"], w["encoder.conv2.bias"], stride=2, padding=1))[0].T
+    x = x + w["encoder.positional_embedding.weight"][: len(x)]
+    heads, seen = SMALL.encoder_heads, (frames - 2 + 1) // 2  # the last two frames are padding
+    for block in range(SMALL.encoder_layers):
+        name = f"encoder.blocks.{block}"
+        y = norm(x, f"{name}.attn_ln")
+        q, k, v = (linear(y, f"{name}.attn.{part}").unflatten(1, (heads, -1)) for part in ("query", "key", "value"))
+        scores = torch.einsum("qhd,khd->hqk", q, k[:seen]) / q.shape[-1] ** 0.5
+        x = x + linear(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v[:seen]).flatten(1), f"{name}.attn.out")
+        y = norm(x, f"{name}.mlp_ln")
+        x = x + linear(F.gelu(linear(y, f"{name}.mlp.0")), f"{name}.mlp.2")
+    x = norm(F.avg_pool1d(x.T[None], 2)[0].T, "encoder.after_norm")
+    x = F.gelu(F.conv1d(x.T[None], w["adapter.conv.weight"], w["adapter.conv.bias"], stride=2, padding=1))[0].T
+    return linear(F.relu(linear(x, "adapter.linear1")), "adapter.linear2")[: (seen // 2 - 1) // 2 + 1]
+
+
+def test_what_is_loaded_hears_as_the_published_tensors_say(folder):
+    model, frames = loaded(folder), torch.tensor([80, 202, 81, 119])
+    mels = torch.nn.utils.rnn.pad_sequence(list(torch.randn(202, 128)[:n] for n in frames), True)
+    with torch.no_grad():
+        heard = model.hear(mels, frames)
+        alone = torch.cat([by_hand(folder, mel, int(n)) for mel, n in zip(mels, frames)])
+    torch.testing.assert_close(heard, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_loaded_speaks_as_transformers_own_qwen2_does(folder, vocabulary):
+    plain = Qwen2ForCausalLM.from_pretrained(folder, config=Qwen2Config(
+        vocab_size=len(vocabulary), hidden_size=SMALL.hidden, intermediate_size=SMALL.intermediate,
+        num_hidden_layers=SMALL.layers, num_attention_heads=SMALL.heads, num_key_value_heads=SMALL.kv_heads,
+        tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": SMALL.rope_theta},
+    ), dtype=torch.float32).eval()  # fmt: skip
+    dialogue = Dialogue(vocabulary, "You are a helpful assistant.").read("the violin").say("right", [1, 2, 3])
+    batch = collate([dialogue])
+    with torch.no_grad():
+        ours = loaded(folder)(batch)[0]
+        torch.testing.assert_close(ours, plain(batch.ids).logits, atol=1e-5, rtol=1e-5)
+        past = plain(batch.ids[:, :-4], use_cache=True).past_key_values
+        rest = [plain(batch.ids[:, [place]], past_key_values=past, use_cache=True).logits for place in range(-4, 0)]
+    torch.testing.assert_close(ours[:, -4:], torch.cat(rest, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_halves_are_kept_and_nothing_stays_unfilled(folder, source):
+    model = from_pretrained(folder, SMALL)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.bfloat16}
+    assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor.bfloat16()), name
+
+
+def change(folder: Path, name: str, act) -> None:
+    path = folder / name
+    content = json.loads(path.read_text())
+    act(content)
+    path.write_text(json.dumps(content))
+
+
+SHARD = "model-00002-of-00003.safetensors"
+INDEX = "model.safetensors.index.json"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: (f / SHARD).unlink(), f"{SHARD}: is missing; download it again"),
+        (lambda f: (f / SHARD).write_text(POINTER), f"{SHARD}: is a Git LFS pointer"),
+        (lambda f: (f / SHARD).write_bytes(b"\xff" * 90), f"{SHARD}: cannot be read .* download it again"),
+        (lambda f: (f / INDEX).unlink(), f"{INDEX}: is missing"),
+        (lambda f: (f / INDEX).write_text("{"), f"{INDEX}: is no JSON"),
+        (lambda f: change(f, INDEX, lambda c: c["weight_map"].pop("lm_head.weight")), r"lacks lm_head.weight \(1 in"),
+        (lambda f: change(f, INDEX, lambda c: c["weight_map"].update(extra=SHARD)), "has an unknown extra"),
+        (lambda f: change(f, INDEX, lambda c: c["weight_map"].update({"lm_head.weight": "../x"})), "a shard '../x'"),
+        (lambda f: change(f, "config.json", lambda c: c.update(model_type="step1")), "model_type 'step1'; expected"),
+        (lambda f: change(f, "config.json", lambda c: c["text_config"].pop("hidden_size")), "hidden_size is None"),
+        (lambda f: change(f, "config.json", lambda c: c["text_config"].update(intermediate_size=96)),
+         r"mlp.down_proj.weight is \(32, 64\); expected \(32, 96\)"),
+        (lambda f: (f / "tokenizer.json").write_text(POINTER), "vocab.json: is missing"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "its tokenizer cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder, harm, message):
+    harm(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        loaded(folder)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+# ---------------------------------------------------------------- the real tables, where they are
+
+
+@pytest.fixture(scope="module")
+def real() -> Vocabulary:
+    from a2lite.backbone.step_audio import read_vocabulary
+
+    if "A2LITE_STEP_AUDIO" not in os.environ:
+        pytest.skip("A2LITE_STEP_AUDIO names no folder of Step-Audio-2-mini's tokenizer")
+    return read_vocabulary(Path(os.environ["A2LITE_STEP_AUDIO"]), 158720)
+
+
+PATCHES = [151688, *[151690] * 10, 151689]  # 80 frames of mel
+SPEAK = [151666, 77091, 198, 151693]
+
+
+def test_prompts_are_the_published_token_ids(real):
+    system, mel = load_config("a100").backbone.system, torch.zeros(80, 128)
+    helpful = [151666, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151665]
+    human = [151666, 25312, 198, *PATCHES, 151665]
+    assert Dialogue(real, system["AQAA"]).hear(mel).open().ids == [*helpful, *human, *SPEAK]
+    two = [151666, 25312, 198, 151688, *[151690] * 25, 151689, *PATCHES, 151665]
+    assert Dialogue(real, system["AQAA"]).hear(torch.zeros(202, 128), mel).open().ids == [*helpful, *two, *SPEAK]
+    asr = [151666, 8948, 198, 14880, 65577, 16872, 56568, 31838, 104188, 9370, 105761, 43815, 1773, 151665]
+    assert Dialogue(real, system["ASR"]).hear(mel).open(speech=False).ids == [*asr, *human, *SPEAK[:3]]
+    tts = [151666, 8948, 198, 4418, 419, 1467, 70411, 13, 151665]
+    said = [9707, 158256, *[158257] * 3, 13, *[158257] * 4, 151694, 151665]
+    read = [151666, 25312, 198, 785, 62037, 374, 1290, 4815, 498, 0, 151665]
+    told = Dialogue(real, system["TTS"]).read("The violin is right behind you!").say("Hello.", [6560])
+    assert told.ids == [*tts, *read, *SPEAK, *said]
+    repeat = [151666, 8948, 198, 38718, 1128, 498, 6723, 13, 151665]
+    assert Dialogue(real, system["Repeat"]).hear(mel).open().ids == [*repeat, *human, *SPEAK]
+
+
+def test_the_real_vocabulary_has_names_that_the_model_never_says(real):
+    kinds = {151642: "text", 151643: "endoftext", 151644: "unused", 151666: "bot", 151695: "tts_pad", 151696: "code",
+             158256: "code", 158257: "audio_pad", 158258: "unused"}  # fmt: skip
+    assert {token: real.kind(token) for token in kinds} == kinds
+    assert (real.codes, len(real), real.kind(158719)) == (6561, 158720, "unused")
+    assert np.all([mask.shape == (158720,) for mask in real.slot_masks.values()])
