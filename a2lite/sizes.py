@@ -50,7 +50,7 @@ def sizes(config: Config) -> dict[str, int]:
         "lora": sum(p.numel() for name, p in model.backbone.named_parameters() if "lora" in name),
         "connector": sum(p.numel() for p in connector.values()) - sum(p.numel() for p in apart.values()),
         "connector_positions": sum(p.numel() for p in apart.values()),
-        "rvq": count(rvq) + sum(b.numel() for name, b in rvq.named_buffers() if name.endswith("codebook")),
+        "rvq": count(rvq) + sum(b.numel() for name, b in rvq.named_buffers() if name.endswith("codebooks")),
     }
 
 
