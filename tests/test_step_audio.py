@@ -149,6 +149,13 @@ def test_halves_are_kept_and_nothing_stays_unfilled(folder, source):
         assert torch.equal(model.state_dict()[name], tensor.bfloat16()), name
 
 
+def test_rows_that_mean_nothing_are_kept_in_our_own_file_too(tmp_path, vocabulary):
+    wide = Vocabulary(vocabulary.tokenizer, rows=len(vocabulary) + 14)
+    Backbone(replace(SMALL, audio_codes=40), wide).save(tmp_path / "wide.safetensors")
+    again = Backbone.load(tmp_path / "wide.safetensors").vocabulary
+    assert (len(again), again.codes, again.kind(len(again) - 1)) == (len(wide), 40, "unused")
+
+
 def change(folder: Path, name: str, act) -> None:
     path = folder / name
     content = json.loads(path.read_text())

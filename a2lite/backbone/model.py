@@ -187,7 +187,9 @@ class Backbone(nn.Module):
         state = self.state_dict()
         if self.config.tie_embeddings:
             state.pop("lm.lm_head.weight")
-        save_checkpoint(path, state, self.config, half, tokenizer=self.vocabulary.to_json(), speech=self.speech, **meta)
+        v = self.vocabulary
+        meta |= dict(tokenizer=v.to_json(), codes=v.codes, rows=v.rows, speech=self.speech)
+        save_checkpoint(path, state, self.config, half, **meta)
 
     @classmethod
     def load(cls, path: str | Path) -> Backbone:
@@ -195,8 +197,9 @@ class Backbone(nn.Module):
         state, meta = load_checkpoint(path)
         if "tokenizer" not in meta:
             raise ValueError(f"{path}: holds no tokenizer; expected a backbone checkpoint")
+        rows = (meta.get("codes"), meta.get("rows"))
         try:
-            model = cls(BackboneConfig(**meta["config"]), Vocabulary.from_json(meta["tokenizer"]))
+            model = cls(BackboneConfig(**meta["config"]), Vocabulary.from_json(meta["tokenizer"], *rows))
             missing, unknown = model.load_state_dict(state, strict=False)
         except (TypeError, RuntimeError):  # fields or sizes that this version does not know
             missing, unknown = [], ["all"]
