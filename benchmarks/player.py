@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from a2lite import ROOT
 from a2lite.flame import Flame, load_head
@@ -23,7 +22,7 @@ from a2lite.people import PEOPLE, dress
 from a2lite.player import Clip, save_page
 
 sys.path.insert(0, str(ROOT / "tests"))
-from browser import SOFTWARE, Browser, climbing  # noqa: E402
+from browser import SOFTWARE, Browser, climbing, talking  # noqa: E402
 
 FRAME = """(() => {
   const gl = stage.renderer.getContext(), pixel = new Uint8Array(4), start = performance.now();
@@ -37,13 +36,8 @@ FRAME = """(() => {
 
 def spoken(person: str) -> Clip:
     """Ten seconds of a head that talks, smiles, blinks and turns."""
-    head, time = load_head(), torch.arange(250) / 25
-    motion = torch.zeros(250, 58)
-    talk = torch.sin(2 * torch.pi * 3.1 * time).clamp(min=0)
-    motion[:, :50] = head.expression(smile=0.5 + 0.4 * torch.sin(time), part=0.3 * talk, outer_brow=torch.sin(time))
-    motion[:, 50], motion[:, 54] = 0.2 * talk, 0.3 * torch.sin(0.9 * time)
-    motion[:, 56:] = torch.exp(-(((time % 2.3 - 1) / 0.08) ** 2))[:, None]
-    vertices = Flame(head, PEOPLE[person].betas(head))(motion)
+    head = load_head()
+    vertices = Flame(head, PEOPLE[person].betas(head))(talking(10))
     return Clip(vertices, dress(head, person), climbing(10))
 
 

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests that look at pixels."""
+"""A headless Chromium for tests that look at pixels, and what it is shown."""
 
 import base64
 import io
@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from a2lite.flame import load_head
 
 # What is heard beside what is drawn: the clip's sound climbs evenly, so its loudness, read from the sound graph, tells
 # the second that is heard; no clock of the player has a part in it.
@@ -32,6 +35,17 @@ SOFTWARE = ("use-angle=swiftshader", "enable-unsafe-swiftshader")
 def climbing(seconds: float, rate: int = 16000) -> np.ndarray:
     """A sound for ``Browser.listen``."""
     return np.linspace(-0.9, 0.9, round(seconds * rate), dtype=np.float32)
+
+
+def talking(seconds: float) -> torch.Tensor:
+    """Motion (25 seconds, 58) of a head that talks, smiles, blinks and turns."""
+    time = torch.arange(round(25 * seconds)) / 25
+    motion, talk = torch.zeros(len(time), 58), torch.sin(2 * torch.pi * 3.1 * time).clamp(min=0)
+    units = dict(smile=0.5 + 0.4 * torch.sin(time), part=0.3 * talk, outer_brow=torch.sin(time))
+    motion[:, :50] = load_head().expression(**units)
+    motion[:, 50], motion[:, 54] = 0.2 * talk, 0.3 * torch.sin(0.9 * time)
+    motion[:, 56:] = torch.exp(-(((time % 2.3 - 1) / 0.08) ** 2))[:, None]
+    return motion
 
 
 class Thrown(Exception):

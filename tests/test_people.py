@@ -12,6 +12,7 @@ from a2lite.people import PEOPLE, Person, dress, expression, numbering
 from a2lite.people.hair import hair
 from a2lite.people.sliders import Sliders, live_stage
 from a2lite.player import Clip, page, render
+from browser import talking
 
 HEAD = load_head()
 OFFICIAL = replace(  # as load_flame gives it
@@ -165,13 +166,7 @@ def test_detail_changes_the_light_on_the_face_and_not_on_the_hair():
 
 @pytest.mark.parametrize("person", PEOPLE)
 def test_four_seconds_of_anybody_with_sound_weigh_less_than_a_megabyte(person):
-    time = torch.arange(100) / 25
-    motion = torch.zeros(100, 58)
-    talk = torch.sin(2 * torch.pi * 3.1 * time).clamp(min=0)
-    motion[:, :50] = HEAD.expression(smile=0.5 + 0.4 * torch.sin(time), part=0.3 * talk, outer_brow=torch.sin(time))
-    motion[:, 50], motion[:, 54] = 0.2 * talk, 0.3 * torch.sin(0.9 * time)
-    motion[:, 56:] = torch.exp(-(((time % 2.3 - 1) / 0.08) ** 2))[:, None]
-    vertices = Flame(HEAD, PEOPLE[person].betas(HEAD))(motion)
+    vertices = Flame(HEAD, PEOPLE[person].betas(HEAD))(talking(4))
     clip = Clip(vertices, dress(HEAD, person), 0.1 * np.sin(np.arange(64000) * 0.1))
     held = re.findall(r'id="(?:clip|arrays)">(.*?)</script>', page(clip, pictures=b"none"), re.S)
     assert sum(map(len, held)) < 1_000_000

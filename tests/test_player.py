@@ -20,7 +20,7 @@ from a2lite.player import Clip, Look, Part, Tokens, notebook, page, render, save
 from a2lite.player.basis import compress
 from a2lite.player.light import light_shares
 from a2lite.player.raster import rasterise, vertex_normals
-from browser import SOFTWARE, Browser, climbing
+from browser import SOFTWARE, Browser, climbing, talking
 
 SECONDS, FPS, RATE = 5, 25, 16000
 
@@ -28,15 +28,9 @@ SECONDS, FPS, RATE = 5, 25, 16000
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     """Five seconds of a head that talks, smiles, blinks and turns."""
-    head, time = load_head(), torch.arange(SECONDS * FPS) / FPS
-    motion = torch.zeros(len(time), 58)
-    talk = torch.sin(2 * torch.pi * 3.1 * time).clamp(min=0)
-    motion[:, :50] = head.expression(smile=0.5 + 0.4 * torch.sin(time), part=0.3 * talk, outer_brow=torch.sin(time))
-    motion[:, 50] = 0.2 * talk
-    motion[:, 54] = 0.3 * torch.sin(0.9 * time)
-    motion[:, 56:] = torch.exp(-(((time % 2.3 - 1) / 0.08) ** 2))[:, None]
+    head = load_head()
     audio = 0.3 * np.sin(np.arange(SECONDS * RATE) * 0.05)
-    return Clip(Flame(head)(motion), dress(head), audio, RATE, FPS, title="A face", caption="It speaks.")
+    return Clip(Flame(head)(talking(SECONDS)), dress(head), audio, RATE, FPS, title="A face", caption="It speaks.")
 
 
 @pytest.fixture(scope="module")
