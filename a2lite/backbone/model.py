@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface, Qwen2Config, Qwen2ForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -27,13 +28,16 @@ from a2lite.fit import fingerprint, load_checkpoint, save_checkpoint
 class Batch:
     """Dialogues side by side, padded on the right (causal attention never looks there).
 
-    ids, labels (B, L) int64; mels (M, F, n_mels) with frames (M,): every sound of the batch in reading order.
+    ids, labels (B, L) int64; mels (M, F, n_mels) with frames (M,): every sound of the batch in reading order; counts
+    (2,): by how many text and audio labels the loss divides its sums, its own ones unless ``parallel.counted`` says
+    otherwise.
     """
 
     ids: Tensor
     labels: Tensor
     mels: Tensor
     frames: Tensor
+    counts: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
@@ -44,9 +48,13 @@ def collate(dialogues: Sequence[Dialogue]) -> Batch:
     pad = nn.utils.rnn.pad_sequence
     v = dialogues[0].vocabulary
     mels = [mel.float() for d in dialogues for mel in d.mels]
+    labels = pad([torch.tensor(d.labels) for d in dialogues], True, IGNORE)
+    asked = labels[:, 1:][labels[:, 1:] != IGNORE]
+    audio = int(v.is_audio(asked).sum())
     return Batch(
         ids=pad([torch.tensor(d.ids) for d in dialogues], True, v.endoftext),
-        labels=pad([torch.tensor(d.labels) for d in dialogues], True, IGNORE),
+        labels=labels,
+        counts=torch.tensor([len(asked) - audio, audio], dtype=torch.float),
         mels=pad(mels, True) if mels else torch.zeros(0, 8, 1),
         frames=torch.tensor([len(mel) for mel in mels], dtype=torch.long),
     )
@@ -81,8 +89,15 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
 
 
 ATTENTION = "a2lite_sdpa"
+LOGITS = 2**27  # how many are held at once in training: 0.5 GB in float32
 AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def targets(batch: Batch) -> Tensor:
+    """The labels (N,) that the positions before them have to give."""
+    target = batch.labels[:, 1:]
+    return target[target != IGNORE]
 
 
 class Backbone(nn.Module):
@@ -139,9 +154,13 @@ class Backbone(nn.Module):
 
     def labelled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As ``forward``, with logits (N, vocabulary) only where the next token has a label: all that L_seq needs."""
+        last, hidden = self.before_logits(batch)
+        return self.lm.lm_head(last), hidden
+
+    def before_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As ``labelled``, without the last matrix: (N, hidden), which ``cross_entropies`` multiplies in chunks."""
         out = self.lm.model(inputs_embeds=self.embed(batch), output_hidden_states=True, use_cache=False)
-        last = out.last_hidden_state[:, :-1][batch.labels[:, 1:] != IGNORE]
-        return self.lm.lm_head(last), self.read(out.hidden_states)
+        return out.last_hidden_state[:, :-1][batch.labels[:, 1:] != IGNORE], self.read(out.hidden_states)
 
     def read(self, states: tuple[Tensor, ...]) -> Tensor:
         """The states (B, L, hidden) of one layer out of those after each (``config.hidden_layer``).
@@ -155,20 +174,37 @@ class Backbone(nn.Module):
         """L_seq as pretraining weighs it (``config.lite_text_weight``); beside it plain ``text`` and ``audio``."""
         c = self.config
         weight = c.text_weight if c.lite_text_weight is None else c.lite_text_weight
-        return self.sequence_loss(batch, self.labelled(batch)[0], weight)
+        return self.weighed(batch, self.cross_entropies(batch, self.before_logits(batch)[0]), weight)
 
     def sequence_loss(self, batch: Batch, logits: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """Next-token cross-entropy of ``labelled`` logits (N, V): L_seq of Eq. 6 where ``text_weight`` is 1."""
-        target = batch.labels[:, 1:]
-        target = target[target != IGNORE]  # (N,)
+        target = targets(batch)
         if logits.shape[:-1] != target.shape:
             raise ValueError(f"logits {tuple(logits.shape)}: expected (N, V) of labelled, N = {len(target)}")
-        each = F.cross_entropy(logits.float(), target, reduction="none")
-        v = self.vocabulary
-        audio = (target >= v.audio0) | (target == v.tts_pad)
-        weight = torch.where(audio, 1.0, text_weight)
-        mean = lambda mask: (each.detach() * mask).sum() / mask.sum().clamp(min=1)  # noqa: E731
-        return {"loss": (each * weight).sum() / weight.sum(), "text": mean(~audio), "audio": mean(audio)}
+        return self.weighed(batch, F.cross_entropy(logits.float(), target, reduction="none"), text_weight)
+
+    def cross_entropies(self, batch: Batch, last: Tensor) -> Tensor:
+        """The cross-entropy of each label (N,) from states (N, hidden), without ever holding all logits.
+
+        Of 158 720 words in float32, the logits of 26 000 positions would be 16 GB. ``LOGITS`` at a time are computed,
+        and once more in the backward pass.
+        """
+        target, rows = targets(batch), max(1, LOGITS // len(self.vocabulary))
+        if len(target) <= rows:
+            return self._cross_entropy(last, target)
+        pieces = zip(last.split(rows), target.split(rows), strict=True)
+        return torch.cat([checkpoint(self._cross_entropy, x, t, use_reentrant=False) for x, t in pieces])
+
+    def _cross_entropy(self, last: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(self.lm.lm_head(last).float(), target, reduction="none")
+
+    def weighed(self, batch: Batch, each: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
+        """The losses of the labels (N,) as one ``loss``; beside it the means over ``text`` and ``audio``."""
+        audio = self.vocabulary.is_audio(targets(batch))
+        sums = torch.stack([(each * ~audio).sum(), (each * audio).sum()])
+        weights = sums.new_tensor([text_weight, 1.0])
+        text, sound = (sums / batch.counts.clamp(min=1)).detach()
+        return {"loss": (sums * weights).sum() / (batch.counts * weights).sum(), "text": text, "audio": sound}
 
     def audio_hidden(self, batch: Batch, hidden: Tensor) -> list[Tensor]:
         """H of each labelled answer, (A, hidden) per dialogue: one state for every real audio code.
