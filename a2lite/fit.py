@@ -1,4 +1,4 @@
-"""The one training loop of the kit, its progress line, its checkpoints, and where artefacts live.
+"""The one training loop of the kit, its progress line and its checkpoints.
 
 Ground floor: every room that trains calls ``fit``. A batch is a pure function of the step number, and the
 random state of a step is set from it, so that work resumed after a kill ends with the same weights.
@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from a2lite import ROOT, parallel
+from a2lite import parallel
 
 # ---------------------------------------------------------------- progress
 
@@ -313,7 +313,7 @@ def _load_resume(path: Path, run: str, steps: int, model: nn.Module, optimizer) 
     return state["step"], state["rates"], Trace(**state["trace"])
 
 
-# ---------------------------------------------------------------- checkpoints and artefacts
+# ---------------------------------------------------------------- checkpoints
 
 
 def fingerprint(weights: Tensor) -> str:
@@ -358,23 +358,3 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ValueError(f"{path}: carries no a2lite configuration; expected a checkpoint written by a2lite")
     widen = {key: value.float() if value.dtype == torch.float16 else value for key, value in tensors.items()}
     return widen, dict(config=json.loads(header["config"]), **json.loads(header["meta"]))
-
-
-def artefact_path(name: str, profile: str) -> Path:
-    """Where a notebook at ``profile`` writes the artefact ``name`` (its folder is made)."""
-    folder = ROOT / "runs" / profile / "artefacts"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / name
-
-
-def find_artefact(name: str, profile: str) -> Path:
-    """The artefact of this profile's own run if there is one, else the shipped one; prints which.
-
-    FileNotFoundError names both places.
-    """
-    own, shipped = ROOT / "runs" / profile / "artefacts" / name, ROOT / "data_samples" / "checkpoints" / name
-    for path, origin in ((own, f"from your own run ({profile})"), (shipped, "as shipped")):
-        if path.exists():
-            print(f"{name}: {origin}")
-            return path
-    raise FileNotFoundError(f"{name}: neither in {own.parent} nor in {shipped.parent}; run the notebook that makes it")

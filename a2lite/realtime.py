@@ -21,17 +21,15 @@ from torch import Tensor
 
 from a2lite.a2llm import A2LLM
 from a2lite.audio import RATE, load_wav, save_wav
-from a2lite.backbone import Backbone, Dialogue, align_tail, generate
+from a2lite.backbone import Dialogue, align_tail, generate
 from a2lite.backbone.tasks import listen
 from a2lite.backbone.tokens import AUDIO_PER_TEXT
-from a2lite.config import AudioConfig, Config, load_config
-from a2lite.fit import find_artefact
+from a2lite.config import AudioConfig, Config
 from a2lite.flame import Flame, load_head
 from a2lite.people import dress
 from a2lite.player import Clip, Tokens, save_page
-from a2lite.rvq import load as load_rvq
 from a2lite.speech import SpeechTokenizer
-from a2lite.speech import load as load_speech
+from a2lite.workplace import Workplace
 
 TOKEN_RATE = AudioConfig.token_rate  # audio tokens and motion frames per second
 MIN_ROOM = 250  # positions that a question must leave for its answer, 8 s of speech
@@ -162,13 +160,11 @@ class Avatar:
                 layer.merge()
 
     @classmethod
-    def load(cls, profile: str = "tiny") -> Avatar:
-        """From the checkpoints of the profile's own run, or the shipped ones (they are named as they are read)."""
-        config = load_config(profile)
-        rvq = load_rvq(find_artefact("rvq.safetensors", profile))
-        speech = load_speech(find_artefact("speech.safetensors", profile))
-        backbone = Backbone.load(find_artefact("backbone.safetensors", profile))
-        model = A2LLM.load(find_artefact("a2llm.safetensors", profile), config, backbone, rvq)
+    def load(cls, place: Workplace | None = None) -> Avatar:
+        """From the checkpoints of a run of one's own, or the shipped ones (they are named as they are read)."""
+        place = place or Workplace()
+        rvq, speech, backbone = place.rvq(), place.speech(), place.backbone()
+        model = A2LLM.load(place.find_artefact("a2llm.safetensors"), place.config, backbone, rvq).to(place.device)
         return cls(model.config, model, speech)
 
     def dialogue(self, question: Tensor, history: Sequence[Turn] = ()) -> Dialogue:
@@ -324,7 +320,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--temperature {args.temperature:g}: expected 0 (greedy) to 10")
     torch.set_num_threads(1)  # steps of one token: a second thread would only wait
     question = load_wav(args.question)
-    avatar = Avatar.load(args.profile)
+    avatar = Avatar.load(Workplace(args.profile))
     avatar.warm_up()
     generator = torch.Generator().manual_seed(args.seed)
     reply = avatar.answer(question, temperature=args.temperature, generator=generator)

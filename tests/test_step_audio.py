@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from a2lite.__main__ import main
 from a2lite.a2llm import A2LLM
 from a2lite.backbone import Backbone, Dialogue, Vocabulary, collate, from_pretrained
-from a2lite.backbone.step_audio import LANGUAGE, LISTENING, published_name
+from a2lite.backbone.step_audio import published_name
 from a2lite.config import load_config
 from a2lite.rvq import MotionRVQ
 from a2lite.sizes import empty_backbone
+from full_size_files import write_backbone
 
 NAMES = "f23afcc10cdfd2785b45a3e3f6c369c165726684ddaedcb1bdbbaa26260ef940"  # sha256 of the published index's names
 SMALL = replace(
@@ -39,22 +40,9 @@ def source(vocabulary) -> Backbone:
 
 
 @pytest.fixture
-def folder(source, vocabulary, tmp_path) -> Path:
+def folder(source, tmp_path) -> Path:
     """A checkpoint as it is published, of three shards."""
-    state = {published_name(name): tensor.clone() for name, tensor in source.state_dict().items()}
-    names = sorted(state)
-    shards = {name: f"model-{1 + 3 * place // len(names):05d}-of-00003.safetensors" for place, name in enumerate(names)}
-    for shard in set(shards.values()):
-        save_file({name: state[name] for name in names if shards[name] == shard}, tmp_path / shard)
-    total = sum(tensor.numel() * 2 for tensor in state.values())
-    index = {"metadata": {"total_size": total}, "weight_map": shards}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    text = {theirs: getattr(SMALL, ours) for theirs, ours in LANGUAGE.items()} | {"vocab_size": len(vocabulary)}
-    sound = {theirs: getattr(SMALL, ours) for theirs, ours in LISTENING.items()}
-    told = {"model_type": "step_audio_2", "text_config": text, "audio_encoder_config": sound}
-    (tmp_path / "config.json").write_text(json.dumps(told))
-    (tmp_path / "tokenizer.json").write_text(vocabulary.to_json(), encoding="utf-8")
-    return tmp_path
+    return write_backbone(tmp_path, source)
 
 
 def loaded(folder: Path) -> Backbone:

@@ -62,6 +62,15 @@ def from_pretrained(
     return model.eval()
 
 
+def read_config(path: str | Path, config: BackboneConfig | None = None) -> BackboneConfig:
+    """``config`` with the sizes of the folder's files: what ``from_pretrained`` makes a model of, without a weight."""
+    path = Path(path).expanduser()
+    told = _json(path / "config.json")
+    config = _sizes(path / "config.json", told, config or BackboneConfig())
+    vocabulary = read_vocabulary(path, told["text_config"]["vocab_size"])
+    return replace(config, text_vocab=vocabulary.texts, audio_codes=vocabulary.codes)
+
+
 def read_vocabulary(path: Path, rows: int) -> Vocabulary:
     """The folder's tokenizer: ``tokenizer.json`` where it is more than a pointer, else its tables."""
     whole = path / "tokenizer.json"
