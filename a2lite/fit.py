@@ -318,7 +318,7 @@ def _load_resume(path: Path, run: str, steps: int, model: nn.Module, optimizer) 
 
 def fingerprint(weights: Tensor) -> str:
     """Twelve hex digits that tell one trained model from another: a hash of some of its weights, as stored in fp16."""
-    return hashlib.sha256(weights.detach().half().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
+    return hashlib.sha256(parallel.whole(weights.detach()).half().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
 
 
 def save_checkpoint(
