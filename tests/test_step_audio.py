@@ -15,7 +15,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from a2lite.__main__ import main
 from a2lite.a2llm import A2LLM
-from a2lite.backbone import Backbone, Dialogue, Vocabulary, collate, from_pretrained
+from a2lite.backbone import Backbone, Dialogue, Vocabulary, answer, collate, from_pretrained
 from a2lite.backbone.step_audio import LANGUAGE, LISTENING, published_name
 from a2lite.config import load_config
 from a2lite.rvq import MotionRVQ
@@ -192,6 +192,69 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder, harm, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         loaded(folder)
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+# ---------------------------------------------------------------- on several devices, and quantised
+
+OFFLOADED = {
+    "encoder": "disk", "adapter": "cpu", "lm.model.embed_tokens": "disk", "lm.model.layers.0": "cpu",
+    "lm.model.layers.1": "disk", "lm.model.layers.2": "disk", "lm.model.norm": "cpu", "lm.model.rotary_emb": "cpu",
+    "lm.lm_head": "disk",
+}  # fmt: skip
+
+
+def conversation(vocabulary) -> Dialogue:
+    sound = torch.randn(80, 128, generator=torch.Generator().manual_seed(0))
+    return Dialogue(vocabulary, "You are a helpful assistant.").hear(sound)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("device_map", ["auto", {"": "disk"}, OFFLOADED], ids=["auto", "all on disk", "some on disk"])
+def test_what_waits_on_disk_computes_the_same(folder, vocabulary, dtype, device_map):
+    plain = from_pretrained(folder, SMALL, dtype=dtype)
+    spread = from_pretrained(folder, SMALL, dtype=dtype, device_map=device_map)
+    away = {name for name, tensor in spread.state_dict().items() if tensor.is_meta}
+    on_disk = [name for name, place in ({} if device_map == "auto" else device_map).items() if place == "disk"]
+    assert away == {name for name in plain.state_dict() if name.startswith(tuple(on_disk))}
+    assert spread.identity == plain.identity and spread.device.type == "cpu"
+    batch = collate([conversation(vocabulary).say("right", [1, 2, 3, 4, 5]), conversation(vocabulary).say("you", [7])])
+    with torch.no_grad():
+        for ours, theirs in zip(spread(batch), plain(batch), strict=True):
+            assert torch.equal(ours, theirs)
+        ours, theirs = spread.labelled(batch), plain.labelled(batch)
+        assert torch.equal(ours[0], theirs[0])
+        for one, other in zip(spread.audio_hidden(batch, ours[1]), plain.audio_hidden(batch, theirs[1]), strict=True):
+            assert torch.equal(one, other)
+        assert spread.loss(batch)["loss"] == plain.loss(batch)["loss"]
+    (ours,), (theirs,) = (answer(model, [conversation(vocabulary).open()], limit=12) for model in (spread, plain))
+    assert ours.ids == theirs.ids and torch.equal(ours.hidden, theirs.hidden)
+
+
+def test_auto_fills_what_there_is_and_never_cuts_a_layer(folder, monkeypatch):
+    size = 400_000  # bytes, of some 560 000
+    monkeypatch.setattr("a2lite.backbone.placement.get_balanced_memory", lambda *a, **k: {"cpu": size})
+    spread = from_pretrained(folder, SMALL, dtype=torch.float32, device_map="auto")
+    here = sum(4 * p.numel() for p in spread.parameters() if not p.is_meta)
+    assert 0 < here <= size
+    for block in (*spread.lm.model.layers, spread.encoder):
+        assert len({p.is_meta for p in block.parameters()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(device_map="fastest"), "device_map 'fastest': expected 'auto', or a dict"),
+        (dict(device_map={"lm": "cpu", "ears": "cpu"}), "device_map: no module 'ears'; expected names such as"),
+        (dict(device_map={"lm": "cpu", "encoder": "cpu"}), "device_map: leaves out adapter.conv.weight; expected"),
+        (dict(device_map={"": "cpu", "lm.model.layers.1.mlp": "disk"}), "lm.model.layers.1.mlp cuts a Qwen2DecoderL"),
+        (dict(device_map={"": "cpu", "lm": "cuda:99"}), "device 'cuda:99': is not there"),
+        (dict(device="tpu3"), "device 'tpu3': is not there"),
+    ],
+)
+def test_a_place_that_is_not_there_is_said_in_one_line(folder, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        from_pretrained(folder, SMALL, **options)
+    assert "\n" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- the real tables, where they are

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, Qwen2Config, Qwen2ForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -107,7 +108,9 @@ class Backbone(nn.Module):
     @property
     def identity(self) -> str:
         """Tells it from other backbones (``fit.fingerprint``)."""
-        return fingerprint(self.lm.get_input_embeddings().weight)
+        table = self.lm.get_input_embeddings()
+        with align_module_device(table):  # wherever it waits (``step_audio.from_pretrained``)
+            return fingerprint(table.weight)
 
     @property
     def reading(self) -> dict[str, str | int | None]:
@@ -116,12 +119,14 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.adapter.linear1.weight.device
+        """Where batches go: of several devices (``step_audio.from_pretrained``) the one that computes first."""
+        hook = getattr(self, "_hf_hook", None)
+        return self.adapter.linear1.weight.device if hook is None else torch.device(hook.execution_device)
 
     def hear(self, mels: Tensor, frames: Tensor) -> Tensor:
         """mels (M, F, n_mels) of ``frames`` (M,) -> (sum of patch counts, hidden), sound after sound."""
-        x = self.adapter(self.encoder(mels, frames))  # (M, P, hidden)
-        inside = torch.arange(x.shape[1], device=x.device) < patch_count(frames)[:, None]
+        x = self.adapter(self.encoder(mels.to(self.encoder.conv1.weight.dtype), frames))  # (M, P, hidden)
+        inside = torch.arange(x.shape[1], device=x.device) < patch_count(frames)[:, None].to(x.device)
         return x[inside]
 
     def embed(self, batch: Batch) -> Tensor:
@@ -129,7 +134,7 @@ class Backbone(nn.Module):
         x = self.lm.get_input_embeddings()(batch.ids)
         if len(batch.frames):
             places = (batch.ids == self.vocabulary.audio_patch)[:, :, None]
-            x = x.masked_scatter(places, self.hear(batch.mels, batch.frames).to(x.dtype))
+            x = x.masked_scatter(places.to(x.device), self.hear(batch.mels, batch.frames).to(x))
         return x
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -140,7 +145,8 @@ class Backbone(nn.Module):
     def labelled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As ``forward``, with logits (N, vocabulary) only where the next token has a label: all that L_seq needs."""
         out = self.lm.model(inputs_embeds=self.embed(batch), output_hidden_states=True, use_cache=False)
-        last = out.last_hidden_state[:, :-1][batch.labels[:, 1:] != IGNORE]
+        wanted = (batch.labels[:, 1:] != IGNORE).to(out.last_hidden_state.device)
+        last = out.last_hidden_state[:, :-1][wanted]
         return self.lm.lm_head(last), self.read(out.hidden_states)
 
     def read(self, states: tuple[Tensor, ...]) -> Tensor:
@@ -160,7 +166,7 @@ class Backbone(nn.Module):
     def sequence_loss(self, batch: Batch, logits: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """Next-token cross-entropy of ``labelled`` logits (N, V): L_seq of Eq. 6 where ``text_weight`` is 1."""
         target = batch.labels[:, 1:]
-        target = target[target != IGNORE]  # (N,)
+        target = target[target != IGNORE].to(logits.device)  # (N,)
         if logits.shape[:-1] != target.shape:
             raise ValueError(f"logits {tuple(logits.shape)}: expected (N, V) of labelled, N = {len(target)}")
         each = F.cross_entropy(logits.float(), target, reduction="none")
@@ -178,7 +184,7 @@ class Backbone(nn.Module):
         places = self.vocabulary.is_code(batch.labels)
         if self.config.hidden_state == "before":
             places = places.roll(-1, 1)
-        return [row[place] for row, place in zip(hidden, places, strict=True)]
+        return [row[place] for row, place in zip(hidden, places.to(hidden.device), strict=True)]
 
     # ------------------------------------------------------------ checkpoints
 
