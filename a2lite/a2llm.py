@@ -95,6 +95,8 @@ class A2LLM(nn.Module):
             c = config.lora
             adapter = LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=list(c.targets))
             inject_adapter_in_model(adapter, self.backbone.lm)
+            for layer in self.lora_layers():
+                _place(layer)
 
     def train(self, mode: bool = True) -> A2LLM:
         super().train(mode)
@@ -206,3 +208,14 @@ class A2LLM(nn.Module):
                 own[name].copy_(value)
         return model.eval()
 
+
+def _place(layer: LoraLayer) -> None:
+    """LoRA learns in float32 whatever its base is in, and stands where its base computes."""
+    base = layer.get_base_layer()
+    hook = getattr(base, "_hf_hook", None)  # of a base that waits on disk (``step_audio.from_pretrained``)
+    device = base.weight.device if hook is None else hook.execution_device
+    fresh = base.weight.is_meta and torch.device(device).type != "meta"  # peft put it on the meta device
+    for weights in (layer.lora_A["default"], layer.lora_B["default"]):
+        (weights.to_empty(device=device) if fresh else weights.to(device)).float()
+    if fresh:
+        layer.reset_lora_parameters("default", init_lora_weights=True)

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -38,22 +40,27 @@ def source(vocabulary) -> Backbone:
     return Backbone(replace(SMALL, audio_codes=40, text_vocab=vocabulary.texts), vocabulary).eval()
 
 
-@pytest.fixture
-def folder(source, vocabulary, tmp_path) -> Path:
-    """A checkpoint as it is published, of three shards."""
+def publish(source: Backbone, folder: Path) -> None:
+    """Write ``source`` as it would be published, in three shards."""
+    c, vocabulary = source.config, source.vocabulary
     state = {published_name(name): tensor.clone() for name, tensor in source.state_dict().items()}
     names = sorted(state)
     shards = {name: f"model-{1 + 3 * place // len(names):05d}-of-00003.safetensors" for place, name in enumerate(names)}
     for shard in set(shards.values()):
-        save_file({name: state[name] for name in names if shards[name] == shard}, tmp_path / shard)
+        save_file({name: state[name] for name in names if shards[name] == shard}, folder / shard)
     total = sum(tensor.numel() * 2 for tensor in state.values())
     index = {"metadata": {"total_size": total}, "weight_map": shards}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    text = {theirs: getattr(SMALL, ours) for theirs, ours in LANGUAGE.items()} | {"vocab_size": len(vocabulary)}
-    sound = {theirs: getattr(SMALL, ours) for theirs, ours in LISTENING.items()}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    text = {theirs: getattr(c, ours) for theirs, ours in LANGUAGE.items()} | {"vocab_size": len(vocabulary)}
+    sound = {theirs: getattr(c, ours) for theirs, ours in LISTENING.items()}
     told = {"model_type": "step_audio_2", "text_config": text, "audio_encoder_config": sound}
-    (tmp_path / "config.json").write_text(json.dumps(told))
-    (tmp_path / "tokenizer.json").write_text(vocabulary.to_json(), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "tokenizer.json").write_text(vocabulary.to_json(), encoding="utf-8")
+
+
+@pytest.fixture
+def folder(source, tmp_path) -> Path:
+    publish(source, tmp_path)
     return tmp_path
 
 
@@ -230,6 +237,23 @@ def test_what_waits_on_disk_computes_the_same(folder, vocabulary, dtype, device_
     assert ours.ids == theirs.ids and torch.equal(ours.hidden, theirs.hidden)
 
 
+def test_lora_stands_where_its_base_computes(folder, vocabulary):
+    profile, batch = load_config("a100", size="nano"), collate([conversation(vocabulary).say("right", [1, 2, 3])])
+    states = []
+    for device_map in (None, OFFLOADED):
+        base = from_pretrained(folder, SMALL, device_map=device_map)
+        net = A2LLM(profile, base, MotionRVQ(profile.rvq)).eval()
+        assert {(p.device.type, p.dtype) for p in net.lora_parameters()} == {("cpu", torch.float32)}
+        random = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            states.append([base(batch)[1]])
+            for parameter in net.lora_parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=random))
+            states[-1].append(base(batch)[1])
+    (fresh, trained), others = states
+    assert torch.equal(fresh, others[0]) and torch.equal(trained, others[1]) and not torch.equal(fresh, trained)
+
+
 def test_auto_fills_what_there_is_and_never_cuts_a_layer(folder, monkeypatch):
     size = 400_000  # bytes, of some 560 000
     monkeypatch.setattr("a2lite.backbone.placement.get_balanced_memory", lambda *a, **k: {"cpu": size})
@@ -255,6 +279,53 @@ def test_a_place_that_is_not_there_is_said_in_one_line(folder, options, message)
     with pytest.raises(ValueError, match=message) as caught:
         from_pretrained(folder, SMALL, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def roomy(vocabulary, tmp_path) -> Path:
+    """A folder whose matrices are as wide as one block of a quantiser."""
+    torch.manual_seed(0)
+    sizes = dict(hidden=64, intermediate=128, audio_codes=40, text_vocab=vocabulary.texts)
+    publish(Backbone(replace(SMALL, **sizes), vocabulary), tmp_path)
+    return tmp_path
+
+
+BITS = [
+    dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16),
+    dict(load_in_8bit=True),
+]
+
+
+@pytest.mark.parametrize("bits", BITS, ids=["4 bits", "8 bits"])
+def test_a_quantised_language_model_says_nearly_the_same_and_takes_lora(roomy, vocabulary, bits):
+    if find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed; pip install 'a2lite[quantised]'")
+    config = transformers.BitsAndBytesConfig(**bits)
+    model, plain = from_pretrained(roomy, SMALL, quantization_config=config), from_pretrained(roomy, SMALL)
+    kept = {n: p for n, p in model.state_dict().items() if n.startswith(("encoder.", "adapter.")) or "embed" in n}
+    assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in kept.items())
+    assert model.identity == plain.identity  # one folder of LoRA and connector fits both
+    assert type(model.lm.model.layers[0].mlp.up_proj).__module__.startswith("bitsandbytes")
+    profile, batch = load_config("a100", size="nano"), collate([conversation(vocabulary).say("right", [1, 2, 3, 4])])
+    net = A2LLM(profile, from_pretrained(roomy, SMALL, quantization_config=config), MotionRVQ(profile.rvq))
+    net.train().backbone.loss(batch)["loss"].backward()
+    learns = {name: p for name, p in net.backbone.named_parameters() if p.grad is not None}
+    assert learns and all("lora_" in name and p.grad.isfinite().all() for name, p in learns.items())
+    assert len(learns) == len(net.lora_parameters()) and {p.dtype for p in learns.values()} == {torch.float32}
+    with torch.no_grad():
+        (_, ours), (_, theirs) = model(batch), plain(batch)
+        assert torch.equal(net.eval().backbone(batch)[1], ours)  # fresh LoRA adds nothing
+    assert 0 < (ours - theirs).float().norm() < 0.3 * theirs.float().norm()
+
+
+def test_what_quantising_needs_is_said_in_one_line(folder, monkeypatch):
+    monkeypatch.setattr("transformers.quantizers.quantizer_bnb_8bit.is_bitsandbytes_available", lambda: False)
+    config = transformers.BitsAndBytesConfig(load_in_8bit=True)
+    with pytest.raises(ImportError, match="quantization_config: .*bitsandbytes") as caught:
+        from_pretrained(folder, SMALL, quantization_config=config)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="device_map: cannot be had with a quantization_config; give a device"):
+        from_pretrained(folder, SMALL, quantization_config=config, device_map="auto")
 
 
 # ---------------------------------------------------------------- the real tables, where they are
