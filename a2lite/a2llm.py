@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from a2lite.backbone.tasks import Item, converse
 from a2lite.config import Config
 from a2lite.connector import MotionConnector, motion_loss
 from a2lite.fit import load_checkpoint, save_checkpoint
+from a2lite.folder import load_folder, lora_config, save_folder
 from a2lite.rvq import MotionRVQ
 
 
@@ -92,9 +93,7 @@ class A2LLM(nn.Module):
         codebooks = rvq.quantizer.codebooks
         self.connector = MotionConnector(config.connector, config.rvq, config.backbone.hidden, codebooks)
         if lora:
-            c = config.lora
-            adapter = LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=list(c.targets))
-            inject_adapter_in_model(adapter, self.backbone.lm)
+            inject_adapter_in_model(lora_config(config.lora), self.backbone.lm)
             for layer in self.lora_layers():
                 _place(layer)
 
@@ -207,6 +206,18 @@ class A2LLM(nn.Module):
             for name, value in state.items():
                 own[name].copy_(value)
         return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """LoRA as peft writes it, connector and motion tokenizer in ``folder``, exact (``a2lite.folder``)."""
+        save_folder(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> A2LLM:
+        """What ``save_pretrained`` wrote, on ``backbone``, in eval mode.
+
+        FileNotFoundError or ValueError in one line for a file missing or torn, another backbone, another reading of H.
+        """
+        return load_folder(cls, Path(folder), backbone)
 
 
 def _place(layer: LoraLayer) -> None:

@@ -147,7 +147,7 @@ class Backbone(nn.Module):
         out = self.lm.model(inputs_embeds=self.embed(batch), output_hidden_states=True, use_cache=False)
         wanted = (batch.labels[:, 1:] != IGNORE).to(out.last_hidden_state.device)
         last = out.last_hidden_state[:, :-1][wanted]
-        return self.lm.lm_head(last), self.read(out.hidden_states)
+        return self.lm.lm_head(last).to(batch.ids.device), self.read(out.hidden_states).to(batch.ids.device)
 
     def read(self, states: tuple[Tensor, ...]) -> Tensor:
         """The states (B, L, hidden) of one layer out of those after each (``config.hidden_layer``).
@@ -166,7 +166,7 @@ class Backbone(nn.Module):
     def sequence_loss(self, batch: Batch, logits: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """Next-token cross-entropy of ``labelled`` logits (N, V): L_seq of Eq. 6 where ``text_weight`` is 1."""
         target = batch.labels[:, 1:]
-        target = target[target != IGNORE].to(logits.device)  # (N,)
+        target = target[target != IGNORE]  # (N,)
         if logits.shape[:-1] != target.shape:
             raise ValueError(f"logits {tuple(logits.shape)}: expected (N, V) of labelled, N = {len(target)}")
         each = F.cross_entropy(logits.float(), target, reduction="none")
@@ -184,7 +184,7 @@ class Backbone(nn.Module):
         places = self.vocabulary.is_code(batch.labels)
         if self.config.hidden_state == "before":
             places = places.roll(-1, 1)
-        return [row[place] for row, place in zip(hidden, places.to(hidden.device), strict=True)]
+        return [row[place] for row, place in zip(hidden, places, strict=True)]
 
     # ------------------------------------------------------------ checkpoints
 
