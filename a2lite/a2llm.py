@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, inject_adapter_in_model
+from peft import inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from a2lite.backbone.tasks import Item, converse
 from a2lite.config import Config
 from a2lite.connector import MotionConnector, motion_loss
 from a2lite.fit import load_checkpoint, save_checkpoint
+from a2lite.folder import load_folder, lora_config, save_folder
 from a2lite.parallel import like, place, whole
 from a2lite.rvq import MotionRVQ
 
@@ -120,9 +121,9 @@ class A2LLM(nn.Module):
         if config.training.emotion_aux:
             self.emotion = nn.Linear(config.backbone.hidden, len(config.training.emotions))
         if lora:
-            c = config.lora
-            adapter = LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=list(c.targets))
-            inject_adapter_in_model(adapter, self.backbone.lm)
+            inject_adapter_in_model(lora_config(config.lora), self.backbone.lm)
+            for layer in self.lora_layers():
+                _place(layer)
 
     def train(self, mode: bool = True) -> A2LLM:
         super().train(mode)
@@ -282,3 +283,26 @@ class A2LLM(nn.Module):
                 own[name].copy_(value)
         return model.eval()
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """LoRA as peft writes it, connector and motion tokenizer in ``folder``, exact (``a2lite.folder``)."""
+        save_folder(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> A2LLM:
+        """What ``save_pretrained`` wrote, on ``backbone``, in eval mode.
+
+        FileNotFoundError or ValueError in one line for a file missing or torn, another backbone, another reading of H.
+        """
+        return load_folder(cls, Path(folder), backbone)
+
+
+def _place(layer: LoraLayer) -> None:
+    """LoRA learns in float32 whatever its base is in, and stands where its base computes."""
+    base = layer.get_base_layer()
+    hook = getattr(base, "_hf_hook", None)  # of a base that waits on disk (``step_audio.from_pretrained``)
+    device = base.weight.device if hook is None else hook.execution_device
+    fresh = base.weight.is_meta and torch.device(device).type != "meta"  # peft put it on the meta device
+    for weights in (layer.lora_A["default"], layer.lora_B["default"]):
+        (weights.to_empty(device=device) if fresh else weights.to(device)).float()
+    if fresh:
+        layer.reset_lora_parameters("default", init_lora_weights=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface, Qwen2Config, Qwen2ForCausalLM
@@ -122,7 +123,9 @@ class Backbone(nn.Module):
     @property
     def identity(self) -> str:
         """Tells it from other backbones (``fit.fingerprint``)."""
-        return fingerprint(self.lm.get_input_embeddings().weight)
+        table = self.lm.get_input_embeddings()
+        with align_module_device(table):  # wherever it waits (``step_audio.from_pretrained``)
+            return fingerprint(table.weight)
 
     @property
     def reading(self) -> dict[str, str | int | None]:
@@ -131,12 +134,14 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.adapter.linear1.weight.device
+        """Where batches go: of several devices (``step_audio.from_pretrained``) the one that computes first."""
+        hook = getattr(self, "_hf_hook", None)
+        return self.adapter.linear1.weight.device if hook is None else torch.device(hook.execution_device)
 
     def hear(self, mels: Tensor, frames: Tensor) -> Tensor:
         """mels (M, F, n_mels) of ``frames`` (M,) -> (sum of patch counts, hidden), sound after sound."""
-        x = self.adapter(self.encoder(mels, frames))  # (M, P, hidden)
-        inside = torch.arange(x.shape[1], device=x.device) < patch_count(frames)[:, None]
+        x = self.adapter(self.encoder(mels.to(self.encoder.conv1.weight.dtype), frames))  # (M, P, hidden)
+        inside = torch.arange(x.shape[1], device=x.device) < patch_count(frames)[:, None].to(x.device)
         return x[inside]
 
     def embed(self, batch: Batch) -> Tensor:
@@ -144,7 +149,7 @@ class Backbone(nn.Module):
         x = self.lm.get_input_embeddings()(batch.ids)
         if len(batch.frames):
             places = (batch.ids == self.vocabulary.audio_patch)[:, :, None]
-            x = x.masked_scatter(places, self.hear(batch.mels, batch.frames).to(x.dtype))
+            x = x.masked_scatter(places.to(x.device), self.hear(batch.mels, batch.frames).to(x))
         return x
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -155,12 +160,14 @@ class Backbone(nn.Module):
     def labelled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As ``forward``, with logits (N, vocabulary) only where the next token has a label: all that L_seq needs."""
         last, hidden = self.before_logits(batch)
-        return self.lm.lm_head(last), hidden
+        return self.lm.lm_head(last).to(last.device), hidden
 
     def before_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As ``labelled``, without the last matrix: (N, hidden), which ``cross_entropies`` multiplies in chunks."""
         out = self.lm.model(inputs_embeds=self.embed(batch), output_hidden_states=True, use_cache=False)
-        return out.last_hidden_state[:, :-1][batch.labels[:, 1:] != IGNORE], self.read(out.hidden_states)
+        wanted = (batch.labels[:, 1:] != IGNORE).to(out.last_hidden_state.device)
+        last = out.last_hidden_state[:, :-1][wanted]
+        return last.to(batch.ids.device), self.read(out.hidden_states).to(batch.ids.device)
 
     def read(self, states: tuple[Tensor, ...]) -> Tensor:
         """The states (B, L, hidden) of one layer out of those after each (``config.hidden_layer``).
@@ -196,7 +203,7 @@ class Backbone(nn.Module):
         return torch.cat([checkpoint(self._cross_entropy, x, t, use_reentrant=False) for x, t in pieces])
 
     def _cross_entropy(self, last: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(self.lm.lm_head(last).float(), target, reduction="none")
+        return F.cross_entropy(self.lm.lm_head(last).to(last.device).float(), target, reduction="none")
 
     def weighed(self, batch: Batch, each: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """The losses of the labels (N,) as one ``loss``; beside it the means over ``text`` and ``audio``."""
