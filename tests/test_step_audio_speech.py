@@ -30,7 +30,7 @@ DIES, SLEEPS, FAILS = 6000, 6001, 6002  # tokens at which the stand-in does so
 STAND_IN = """
 import array, json, os, pathlib, time
 
-print("a library that prints where it should not")
+print("a library that prints where it should not", flush=True)
 FED = pathlib.Path(__file__).with_name("fed.jsonl")
 
 
@@ -54,6 +54,7 @@ class Token2wav:
 
     def stream(self, generated_speech_tokens, prompt_wav, last_chunk=False):
         tokens = list(generated_speech_tokens)
+        print("speaking", len(tokens), flush=True)
         with FED.open("a") as file:
             print(json.dumps([len(tokens), tokens[0], last_chunk]), file=file)
         if 6000 in tokens:
