@@ -25,7 +25,7 @@ from a2lite.backbone import Dialogue, align_tail, generate
 from a2lite.backbone.tasks import listen
 from a2lite.backbone.tokens import AUDIO_PER_TEXT
 from a2lite.config import AudioConfig, Config
-from a2lite.flame import Flame, load_head
+from a2lite.flame import Flame, FlameHead, load_head
 from a2lite.people import dress
 from a2lite.player import Clip, Tokens, save_page
 from a2lite.speech import SpeechTokenizer
@@ -108,7 +108,7 @@ class Face:
 
     def push(self, hidden: Tensor) -> Tensor | None:
         """H (d,) of the next audio token -> motion (span, 58) of the segment it completes, or None."""
-        self.waiting.append(hidden)
+        self.waiting.append(hidden.float())
         return self._segment(torch.stack(self.waiting)) if len(self.waiting) == self.span else None
 
     def finish(self) -> Tensor | None:
@@ -122,7 +122,7 @@ class Face:
         self.previous = self.model.connector.step(hidden[None], self.previous)
         self.waiting = []
         self.codes += self.previous[0].tolist()
-        return self.decoder.step(self.previous)[0]
+        return self.decoder.step(self.previous)[0].cpu()
 
 
 class Voice:
@@ -278,9 +278,9 @@ def _timing(summary: Summary) -> dict[str, float | bool | None]:
     )
 
 
-def clip_of(reply: Reply) -> Clip:
-    """The reply on the kit's own head, for the player, with the tokens that the model wrote."""
-    head = load_head()
+def clip_of(reply: Reply, head: FlameHead | None = None) -> Clip:
+    """The reply on ``head``, or the kit's own, for the player, with the tokens that the model wrote."""
+    head = head or load_head()
     motion = reply.motion if len(reply.motion) else torch.zeros(1, 58)
     return Clip(
         Flame(head)(motion), dress(head), reply.wave, RATE, TOKEN_RATE, caption=reply.text, tokens=_rows(reply)

@@ -91,6 +91,11 @@ class Workplace:
         return self.profile == "tiny" and self.ships
 
     @property
+    def pretrains(self) -> bool:
+        """Whether notebook 04 makes the language model; at a100 it is the published one, only a shrunk one is made."""
+        return not self.model_dir and (self.profile != "a100" or bool(self.size))
+
+    @property
     def device(self) -> torch.device:
         """Where the models stand: beside a published backbone on a GPU, if there is one."""
         return torch.device("cuda" if self.model_dir and torch.cuda.is_available() else "cpu")
@@ -125,6 +130,9 @@ class Workplace:
         if self.model_dir:
             dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
             return from_pretrained(_path(self.model_dir), self.config.backbone, self.device, dtype)
+        if not self.pretrains:
+            raise ValueError("model_dir: is empty, and at a100 the language model is the published one; "
+                             "give the folder of stepfun-ai/Step-Audio-2-mini, at huggingface.co")  # fmt: skip
         return Backbone.load(self.find_artefact("backbone.safetensors"))
 
     def rvq(self) -> MotionRVQ:

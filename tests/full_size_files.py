@@ -51,7 +51,31 @@ def write_model_dir(folder: Path, seed: int = 0) -> Path:
     config = replace(load_config("a100", "nano").backbone, n_mels=128, max_positions=16384)
     vocabulary = Vocabulary.train(texts, 400, CODES)
     config = replace(config, audio_codes=CODES, text_vocab=vocabulary.texts)
+    write_token2wav(folder / "token2wav")
     return write_backbone(folder, Backbone(config, vocabulary))
+
+
+def write_token2wav(folder: Path) -> Path:
+    """The published names: a small S3 tokenizer in ONNX, and beside it files that a stand-in of the vocoder ignores."""
+    from a2lite.speech.detokenizer import FILES
+    from test_step_audio_speech import write_tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(folder / FILES[0])
+    for name in FILES[1:]:
+        (folder / name).write_bytes(b"weights")
+    (folder / "flow.yaml").write_text("flow: !new:cosyvoice2.flow.flow.CausalMaskedDiffWithXvec\n")
+    return folder
+
+
+def write_code(folder: Path) -> Path:
+    """A stand-in for the clone of the official code, which the speech worker imports."""
+    from test_step_audio_speech import STAND_IN
+
+    (folder / "assets").mkdir(parents=True)
+    (folder / "assets" / "default_female.wav").write_bytes(b"RIFF")
+    (folder / "token2wav.py").write_text(STAND_IN)
+    return folder
 
 
 # ---------------------------------------------------------------- the head

@@ -65,6 +65,12 @@ def test_the_models_are_the_shipped_ones_at_tiny():
     assert place.device == torch.device("cpu") and place.config == load_config("tiny")
 
 
+def test_at_full_size_the_language_model_is_the_published_one():
+    assert Workplace("laptop").pretrains and Workplace("a100", "nano").pretrains
+    with pytest.raises(ValueError, match="model_dir: is empty, and at a100 the language model is the published one"):
+        Workplace("a100").backbone()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
