@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from a2lite.backbone import Backbone, Batch, Dialogue, align_tail, collate
 from a2lite.backbone.listening import augment
+from a2lite.backbone.model import cross_entropies, targets
 from a2lite.backbone.tasks import Item, converse
 from a2lite.config import Config
 from a2lite.connector import MotionConnector, motion_loss
@@ -175,7 +176,7 @@ class A2LLM(nn.Module):
         sequence = replace(batch.sequence, counts=batch.counts[:2])
         last, hidden = self._states(sequence)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.lora):
-            terms = self.backbone.weighed(sequence, self.backbone.cross_entropies(sequence, last))
+            terms = self.backbone.weighed(sequence, cross_entropies(self.backbone.lm.lm_head, last, targets(sequence)))
         motion = self._motion_loss(batch, hidden)
         total = self.config.training.motion_weight * motion["motion"]
         if self.lora:

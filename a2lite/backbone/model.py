@@ -101,6 +101,23 @@ def targets(batch: Batch) -> Tensor:
     return target[target != IGNORE]
 
 
+def cross_entropies(head: nn.Linear, last: Tensor, target: Tensor, logits: int = LOGITS) -> Tensor:
+    """The cross-entropy (N,) of each ``target`` (N,) from states ``last`` (N, hidden), never holding all logits.
+
+    Of 158 720 words in float32, the logits of 26 000 positions would be 16 GB. About ``logits`` at a time are
+    computed, and once more in the backward pass.
+    """
+    rows = max(1, logits // head.out_features)
+    if len(target) <= rows:
+        return _cross_entropies(head, last, target)
+    pieces = zip(last.split(rows), target.split(rows), strict=True)
+    return torch.cat([checkpoint(_cross_entropies, head, x, t, use_reentrant=False) for x, t in pieces])
+
+
+def _cross_entropies(head: nn.Linear, last: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(head(last).to(last.device).float(), target, reduction="none")
+
+
 class Backbone(nn.Module):
     """The large audio language model: hears, reads, and answers in interleaved text and audio tokens."""
 
@@ -181,7 +198,7 @@ class Backbone(nn.Module):
         """L_seq as pretraining weighs it (``config.lite_text_weight``); beside it plain ``text`` and ``audio``."""
         c = self.config
         weight = c.text_weight if c.lite_text_weight is None else c.lite_text_weight
-        return self.weighed(batch, self.cross_entropies(batch, self.before_logits(batch)[0]), weight)
+        return self.weighed(batch, cross_entropies(self.lm.lm_head, self.before_logits(batch)[0], targets(batch)), weight)
 
     def sequence_loss(self, batch: Batch, logits: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """Next-token cross-entropy of ``labelled`` logits (N, V): L_seq of Eq. 6 where ``text_weight`` is 1."""
@@ -189,21 +206,6 @@ class Backbone(nn.Module):
         if logits.shape[:-1] != target.shape:
             raise ValueError(f"logits {tuple(logits.shape)}: expected (N, V) of labelled, N = {len(target)}")
         return self.weighed(batch, F.cross_entropy(logits.float(), target, reduction="none"), text_weight)
-
-    def cross_entropies(self, batch: Batch, last: Tensor) -> Tensor:
-        """The cross-entropy of each label (N,) from states (N, hidden), without ever holding all logits.
-
-        Of 158 720 words in float32, the logits of 26 000 positions would be 16 GB. ``LOGITS`` at a time are computed,
-        and once more in the backward pass.
-        """
-        target, rows = targets(batch), max(1, LOGITS // len(self.vocabulary))
-        if len(target) <= rows:
-            return self._cross_entropy(last, target)
-        pieces = zip(last.split(rows), target.split(rows), strict=True)
-        return torch.cat([checkpoint(self._cross_entropy, x, t, use_reentrant=False) for x, t in pieces])
-
-    def _cross_entropy(self, last: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(self.lm.lm_head(last).to(last.device).float(), target, reduction="none")
 
     def weighed(self, batch: Batch, each: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """The losses of the labels (N,) as one ``loss``; beside it the means over ``text`` and ``audio``."""
