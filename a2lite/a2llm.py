@@ -93,7 +93,11 @@ class A2LLM(nn.Module):
         codebooks = rvq.quantizer.codebooks
         self.connector = MotionConnector(config.connector, config.rvq, config.backbone.hidden, codebooks)
         if lora:
-            inject_adapter_in_model(lora_config(config.lora), self.backbone.lm)
+            try:
+                inject_adapter_in_model(lora_config(config.lora), self.backbone.lm)
+            except ValueError as error:  # matrices of a quantiser that peft does not know
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"backbone: takes no LoRA ({reason}); quantise it by bitsandbytes") from None
             for layer in self.lora_layers():
                 _place(layer)
 
