@@ -156,7 +156,8 @@ class Avatar:
             raise ValueError(f"backbone: speaks the codes of another speech tokenizer ({model.backbone.speech})")
         self.config, self.model, self.speech = config, model.eval(), speech
         for layer in self.model.lora_layers():
-            if not layer.merged:
+            base = layer.get_base_layer().weight
+            if not (layer.merged or base.is_meta or not base.is_floating_point()):  # on disk, or quantised: stays apart
                 layer.merge()
 
     @classmethod

@@ -2,9 +2,10 @@
 
     python benchmarks/training.py --json      # one run, the contenders in turns; ratios are what counts
 
-The shipped language model with LoRA and connector, on the shipped samples (four subtasks), batches of 16, bfloat16 where
-the processor has it. The Trainer's model computes the same losses plainly: all logits, transformers' own cross-entropy
-over every position, the same connector, batches as its own sampler draws them; "grouped" lets it group by length as well.
+The shipped language model with LoRA and connector, on the shipped samples (four subtasks), batches of 16, bfloat16
+where the processor has it. The Trainer's model computes the same losses plainly: all logits, transformers' own
+cross-entropy over every position, the same connector, batches as its own sampler draws them; "grouped" lets it group
+by length as well.
 Each contender works in a process of its own, one thread each: ``tokens_per_second`` counts real positions of the
 language model (no padding), medians over rounds; ``peak_mb`` is above what is held before the first step (Linux only).
 The floor is the matrix products alone, 4 FLOPs per frozen and 6 per trained weight and token, at the rate at which this
@@ -109,7 +110,7 @@ class Plain(nn.Module):
         from peft import LoraConfig, get_peft_model
 
         super().__init__()
-        c, self.config = model.config.lora, model.config
+        c, self.motion_weight = model.config.lora, model.config.training.motion_weight
         self.backbone, self.connector, self.group = model.backbone, model.connector, model.rvq.config.group
         adapter = LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=list(c.targets))
         self.backbone.lm = get_peft_model(model.backbone.lm, adapter)
@@ -121,7 +122,7 @@ class Plain(nn.Module):
         hidden = self.backbone.audio_hidden(sequence, self.backbone.read(out.hidden_states))
         rows = nn.utils.rnn.pad_sequence([align_tail(h, self.group) for h in hidden], True)
         motion = motion_loss(self.connector(rows, batch.codes, batch.lengths), batch.codes, batch.lengths)
-        return {"loss": out.loss + self.config.training.motion_weight * motion["motion"]}
+        return {"loss": out.loss + self.motion_weight * motion["motion"]}
 
 
 def theirs(rounds: int, turns: Turns, grouped: bool) -> None:
@@ -137,7 +138,7 @@ def theirs(rounds: int, turns: Turns, grouped: bool) -> None:
             return len(examples)
 
         def __getitem__(self, i):
-            return {"example": examples[i], "length": examples[i].item.length}
+            return {"example": examples[i], "input_ids": [0] * examples[i].item.length}  # by which it groups
 
     def collate(rows):
         turns.begin()
@@ -145,12 +146,13 @@ def theirs(rounds: int, turns: Turns, grouped: bool) -> None:
         turns.saw(batch)
         return {"batch": batch}
 
-    sampling = dict(train_sampling_strategy="group_by_length", length_column_name="length") if grouped else {}
+    sampling = dict(train_sampling_strategy="group_by_length") if grouped else {}
     with tempfile.TemporaryDirectory() as folder:
         args = transformers.TrainingArguments(
             folder, per_device_train_batch_size=BATCH, max_steps=WARM + rounds * STEPS + 1, learning_rate=1e-3,
             bf16=native_bfloat16(torch.device("cpu")), use_cpu=True, report_to=[], save_strategy="no",
-            logging_strategy="no", disable_tqdm=True, remove_unused_columns=False, dataloader_drop_last=True, **sampling,
+            logging_strategy="no", disable_tqdm=True, remove_unused_columns=False, dataloader_drop_last=True,
+            **sampling,
         )  # fmt: skip
         trainer = transformers.Trainer(model, args, train_dataset=Data(), data_collator=collate)
         turns.before = restart_peak()
