@@ -250,7 +250,7 @@ def in_turns(names: Sequence[str], rounds: int) -> dict[str, dict]:
     out = {}
     for name, worker in workers.items():
         worker.stdin.close()
-        peak = float(heard(name, worker).split()[-1])
+        peak = float(worker.stdout.read().split()[-1])  # after whatever a Trainer says at its end
         rounded = [round(rate) for rate in rates[name]]
         out[name] = dict(tokens_per_second=round(float(np.median(rates[name]))), rounds=rounded, peak_mb=round(peak))
         worker.wait()
