@@ -17,6 +17,7 @@ COMMANDS = {
     "course": ("a2lite.course.runner", "run every notebook headless and write runs/<profile>/index.html"),
     "student": ("a2lite.course.student", "copy the course without its answers"),
     "sizes": ("a2lite.sizes", "how many parameters the models of a profile have"),
+    "plan": ("a2lite.plan", "memory, hours and cost of training, before it starts"),
     "doctor": ("a2lite.doctor", "check this machine, one line and one remedy per thing"),
 }
 
