@@ -14,6 +14,7 @@ weights once per motion token. Where it stays below ``--bar``, ``where`` says on
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -35,8 +36,8 @@ from a2lite.backbone.model import Batch
 from a2lite.backbone.step_audio import CODES, ROWS
 from a2lite.backbone.tokens import AUDIO_PER_TEXT, IGNORE
 from a2lite.config import PROFILES, SIZES, Config, load_config
-from a2lite.footprint import Shape, counts, memory, model_flops
-from a2lite.plan import compare
+from a2lite.footprint import Shape, counts, memory, model_flops, more_flops
+from a2lite.plan import Setup, compare
 from a2lite.rvq import MotionRVQ
 from a2lite.training import optimizer_for, reset_lora
 
@@ -248,6 +249,10 @@ def measure(config: Config, shape: Shape, device: torch.device, checkpointing: b
     optimizer = optimizer_for(model)
     flops, positions = model_flops(config, n, shape), shape.examples * shape.length(config)
     sizes = memory(config, n, shape, checkpointing=checkpointing, cpu=device.type == "cpu")
+    planned = dict(gpus=1, peak_gib=sizes["peak"] / GIB)
+    if tflops:
+        whole = flops + more_flops(config, n, shape, checkpointing)
+        planned["tokens_per_second"] = Setup.utilisation * 1e12 * tflops * positions / whole
     out: dict[str, Any] = dict(shape=asdict(shape), checkpointing=checkpointing, positions=positions,
                                gflops_per_position=flops / positions / 1e9)  # fmt: skip
     for number, stage in enumerate(STAGES):
@@ -259,8 +264,7 @@ def measure(config: Config, shape: Shape, device: torch.device, checkpointing: b
         took = seconds(device, work, rounds)
         row = dict(first_loss=first, seconds=took, tokens_per_second=positions / took, gpus=1, stage=stage,
                    **peak_gib(model, optimizer, data))  # fmt: skip
-        planned = dict(peak_gib=sizes["peak"] / GIB, gpus=1)
-        row["plan"] = compare(planned, dict(peak_gib=row["peak_gib"], gpus=1))
+        row["plan"] = compare(planned, {name: row[name] for name in planned})
         if tflops:
             row["mfu"] = flops * row["tokens_per_second"] / positions / (1e12 * tflops)
             if row["mfu"] < bar:
@@ -294,8 +298,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(0)
     for examples in args.examples:
         shape = Shape(examples, args.question, args.answer)
-        run = measure(config, shape, device, not args.without_checkpointing, args.rounds, tflops, args.bar)
+        try:
+            run = measure(config, shape, device, not args.without_checkpointing, args.rounds, tflops, args.bar)
+        except torch.OutOfMemoryError as error:
+            run = dict(shape=asdict(shape), out_of_memory=str(error).splitlines()[0])
         found["runs"].append(run)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     print(json.dumps(found, indent=None if args.json else 1))
     return 0
 
