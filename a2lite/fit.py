@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,8 @@ def fit(
     from accelerate import Accelerator
     from accelerate.utils import send_to_device
 
+    if log_with and not find_spec(log_with):
+        raise ValueError(f"log_with {log_with!r}: is not installed; pip install {log_with}")
     device = next(model.parameters()).device
     where = dict(log_with=log_with, project_dir=str(path.parent)) if log_with else {}
     accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False, **where)
