@@ -13,17 +13,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, inject_adapter_in_model
+from peft import inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from a2lite.backbone import Backbone, Batch, Dialogue, align_tail, collate
 from a2lite.backbone.listening import augment
+from a2lite.backbone.model import cross_entropies, targets
 from a2lite.backbone.tasks import Item, converse
 from a2lite.config import Config
 from a2lite.connector import MotionConnector, motion_loss
 from a2lite.fit import load_checkpoint, save_checkpoint
-from a2lite.parallel import like
+from a2lite.folder import load_folder, lora_config, save_folder
+from a2lite.parallel import like, place, whole
 from a2lite.rvq import MotionRVQ
 
 
@@ -66,24 +68,38 @@ def examples_of(items: Sequence[Item], motions: Sequence[Tensor], rvq: MotionRVQ
     """
     examples = []
     for item, motion in zip(items, motions, strict=True):
-        codes = rvq.encode(torch.as_tensor(motion)[None])[0]
-        if len(codes) != -(-len(item.last.codes) // rvq.config.group):
-            raise ValueError(f"{item.id}: {len(motion)} frames of motion for {len(item.last.codes)} audio tokens")
-        examples.append(Example(item, codes, item.task))
+        examples.append(example_of(item, motion, rvq))
     return examples
 
 
-def mixed(examples: Sequence[Example], asr_every: int = 6) -> list[Example]:
-    """The four subtasks of Sec. 4 from what was asked (AQAA) and what is to be said again (Repeat).
+def example_of(item: Item, motion: Tensor, rvq: MotionRVQ) -> Example:
+    codes = rvq.encode(torch.as_tensor(motion)[None].to(rvq.mean.device))[0].cpu()
+    if len(codes) != -(-len(item.last.codes) // rvq.config.group):
+        raise ValueError(f"{item.id}: {len(motion)} frames of motion for {len(item.last.codes)} audio tokens")
+    return Example(item, codes, item.task)
+
+
+def mix(tasks: Sequence[str], asr_every: int = 6) -> list[tuple[int, str]]:
+    """The four subtasks of Sec. 4 from what was asked (AQAA) and what is to be said again (Repeat): (index, task).
 
     Questions count twice; every other sentence is read (TTS) instead of heard; every ``asr_every``-th example is also
     to be written down, without motion (``flame_qa.TASKS`` says which carry the motion loss). The paper has no shares.
     """
-    asked, again = ([e for e in examples if e.task == task] for task in ("AQAA", "Repeat"))
-    if len(asked) + len(again) < len(examples):
+    asked, again = ([i for i, task in enumerate(tasks) if task == kind] for kind in ("AQAA", "Repeat"))
+    if len(asked) + len(again) < len(tasks):
         raise ValueError("mixed: expected examples of AQAA and Repeat alone; it makes those of TTS and ASR itself")
-    read = [replace(e, task="TTS") for e in again[1::2]]
-    return [*asked, *asked, *again[::2], *read, *(replace(e, task="ASR", codes=None) for e in examples[::asr_every])]
+    shares = dict(AQAA=asked + asked, Repeat=again[::2], TTS=again[1::2], ASR=range(0, len(tasks), asr_every))
+    return [(i, task) for task, share in shares.items() for i in share]
+
+
+def mixed(examples: Sequence[Example], asr_every: int = 6) -> list[Example]:
+    """``mix`` of examples in memory."""
+    return [as_task(examples[i], task) for i, task in mix([e.task for e in examples], asr_every)]
+
+
+def as_task(example: Example, task: str) -> Example:
+    """The same dialogue under another task."""
+    return replace(example, task=task, codes=None if task == "ASR" else example.codes)
 
 
 class A2LLM(nn.Module):
@@ -106,9 +122,13 @@ class A2LLM(nn.Module):
         if config.training.emotion_aux:
             self.emotion = nn.Linear(config.backbone.hidden, len(config.training.emotions))
         if lora:
-            c = config.lora
-            adapter = LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=list(c.targets))
-            inject_adapter_in_model(adapter, self.backbone.lm)
+            try:
+                inject_adapter_in_model(lora_config(config.lora), self.backbone.lm)
+            except ValueError as error:  # matrices of a quantiser that peft does not know
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"backbone: takes no LoRA ({reason}); quantise it by bitsandbytes") from None
+            for layer in self.lora_layers():
+                _place(layer)
 
     def train(self, mode: bool = True) -> A2LLM:
         super().train(mode)
@@ -160,7 +180,7 @@ class A2LLM(nn.Module):
         sequence = replace(batch.sequence, counts=batch.counts[:2])
         last, hidden = self._states(sequence)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.lora):
-            terms = self.backbone.weighed(sequence, self.backbone.cross_entropies(sequence, last))
+            terms = self.backbone.weighed(sequence, cross_entropies(self.backbone.lm.lm_head, last, targets(sequence)))
         motion = self._motion_loss(batch, hidden)
         total = self.config.training.motion_weight * motion["motion"]
         if self.lora:
@@ -225,10 +245,15 @@ class A2LLM(nn.Module):
         return {**lora, **{f"connector.{n}": p for n, p in self.connector.state_dict().items()}}
 
     def save(self, path: Path, **meta) -> None:
-        """LoRA and connector in one safetensors file (fp16), with the identity of the backbone they belong to."""
+        """LoRA and connector in one safetensors file (fp16), with the identity of the backbone they belong to.
+
+        Of several processes all call it, and the first one writes.
+        """
         lora = asdict(self.config.lora) if self.lora else None
         names = dict(base=self.backbone.identity, reading=self.backbone.reading, codes=self.rvq.identity, lora=lora)
-        save_checkpoint(path, self.state(), self.config.connector, **names, **meta)
+        state = whole(self.state())
+        if place()[0] == 0:
+            save_checkpoint(path, state, self.config.connector, **names, **meta)
 
     @classmethod
     def load(cls, path: str | Path, config: Config, backbone: Backbone, rvq: MotionRVQ) -> A2LLM:
@@ -263,3 +288,26 @@ class A2LLM(nn.Module):
                 own[name].copy_(value)
         return model.eval()
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """LoRA as peft writes it, connector and motion tokenizer in ``folder``, exact (``a2lite.folder``)."""
+        save_folder(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> A2LLM:
+        """What ``save_pretrained`` wrote, on ``backbone``, in eval mode.
+
+        FileNotFoundError or ValueError in one line for a file missing or torn, another backbone, another reading of H.
+        """
+        return load_folder(cls, Path(folder), backbone)
+
+
+def _place(layer: LoraLayer) -> None:
+    """LoRA learns in float32 whatever its base is in, and stands where its base computes."""
+    base = layer.get_base_layer()
+    hook = getattr(base, "_hf_hook", None)  # of a base that waits on disk (``step_audio.from_pretrained``)
+    device = base.weight.device if hook is None else hook.execution_device
+    fresh = base.weight.is_meta and torch.device(device).type != "meta"  # peft put it on the meta device
+    for weights in (layer.lora_A["default"], layer.lora_B["default"]):
+        (weights.to_empty(device=device) if fresh else weights.to(device)).float()
+    if fresh:
+        layer.reset_lora_parameters("default", init_lora_weights=True)

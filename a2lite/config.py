@@ -207,7 +207,7 @@ class TrainingConfig:
 class RealtimeConfig:
     """Streaming (Sec. 6.1); a motion event leaves per connector segment."""
 
-    voice_chunk: int = 25  # open: audio tokens given to the speech decoder at a time; Step-Audio 2 takes 25
+    voice_chunk: int = 1  # open: audio tokens given to the speech decoder at a time; token2wav gathers its own 25 + 3
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ class MotionConnector(nn.Module):
         """Feature downsampling and alignment: H (B, T, d) -> H' (B, T // G, width)."""
         if hidden.shape[1] < self.group:
             raise ValueError(f"H has {hidden.shape[1]} states: expected at least {self.group}, one motion token")
+        hidden = hidden.to(self.downsample.weight.dtype)  # of a language model in bfloat16
         return self.project(self.downsample(hidden.transpose(1, 2)).transpose(1, 2))
 
     def memory(self, codes: Tensor | None, batch: int) -> Tensor:

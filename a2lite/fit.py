@@ -1,4 +1,4 @@
-"""The one training loop of the kit, its progress line, its checkpoints, and where artefacts live.
+"""The one training loop of the kit, its progress line and its checkpoints.
 
 Ground floor: every room that trains calls ``fit``. A batch is a pure function of the step number, and the
 random state of a step is set from it, so that work resumed after a kill ends with the same weights.
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from a2lite import ROOT, parallel
+from a2lite import parallel
 
 # ---------------------------------------------------------------- progress
 
@@ -165,6 +166,8 @@ def fit(
     from accelerate import Accelerator
     from accelerate.utils import send_to_device
 
+    if log_with and not find_spec(log_with):
+        raise ValueError(f"log_with {log_with!r}: is not installed; pip install {log_with}")
     device = next(model.parameters()).device
     where = dict(log_with=log_with, project_dir=str(path.parent)) if log_with else {}
     accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False, **where)
@@ -313,12 +316,12 @@ def _load_resume(path: Path, run: str, steps: int, model: nn.Module, optimizer) 
     return state["step"], state["rates"], Trace(**state["trace"])
 
 
-# ---------------------------------------------------------------- checkpoints and artefacts
+# ---------------------------------------------------------------- checkpoints
 
 
 def fingerprint(weights: Tensor) -> str:
     """Twelve hex digits that tell one trained model from another: a hash of some of its weights, as stored in fp16."""
-    return hashlib.sha256(weights.detach().half().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
+    return hashlib.sha256(parallel.whole(weights.detach()).half().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
 
 
 def save_checkpoint(
@@ -358,23 +361,3 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ValueError(f"{path}: carries no a2lite configuration; expected a checkpoint written by a2lite")
     widen = {key: value.float() if value.dtype == torch.float16 else value for key, value in tensors.items()}
     return widen, dict(config=json.loads(header["config"]), **json.loads(header["meta"]))
-
-
-def artefact_path(name: str, profile: str) -> Path:
-    """Where a notebook at ``profile`` writes the artefact ``name`` (its folder is made)."""
-    folder = ROOT / "runs" / profile / "artefacts"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / name
-
-
-def find_artefact(name: str, profile: str) -> Path:
-    """The artefact of this profile's own run if there is one, else the shipped one; prints which.
-
-    FileNotFoundError names both places.
-    """
-    own, shipped = ROOT / "runs" / profile / "artefacts" / name, ROOT / "data_samples" / "checkpoints" / name
-    for path, origin in ((own, f"from your own run ({profile})"), (shipped, "as shipped")):
-        if path.exists():
-            print(f"{name}: {origin}")
-            return path
-    raise FileNotFoundError(f"{name}: neither in {own.parent} nor in {shipped.parent}; run the notebook that makes it")

@@ -21,17 +21,15 @@ from torch import Tensor
 
 from a2lite.a2llm import A2LLM
 from a2lite.audio import RATE, load_wav, save_wav
-from a2lite.backbone import Backbone, Dialogue, align_tail, generate
+from a2lite.backbone import Dialogue, align_tail, generate
 from a2lite.backbone.tasks import listen
 from a2lite.backbone.tokens import AUDIO_PER_TEXT
-from a2lite.config import AudioConfig, Config, load_config
-from a2lite.fit import find_artefact
-from a2lite.flame import Flame, load_head
+from a2lite.config import AudioConfig, Config
+from a2lite.flame import Flame, FlameHead, load_head
 from a2lite.people import dress
 from a2lite.player import Clip, Tokens, save_page
-from a2lite.rvq import load as load_rvq
-from a2lite.speech import SpeechTokenizer
-from a2lite.speech import load as load_speech
+from a2lite.speech import SpeechTokenizer, StepAudioSpeech
+from a2lite.workplace import Workplace
 
 TOKEN_RATE = AudioConfig.token_rate  # audio tokens and motion frames per second
 MIN_ROOM = 250  # positions that a question must leave for its answer, 8 s of speech
@@ -110,7 +108,7 @@ class Face:
 
     def push(self, hidden: Tensor) -> Tensor | None:
         """H (d,) of the next audio token -> motion (span, 58) of the segment it completes, or None."""
-        self.waiting.append(hidden)
+        self.waiting.append(hidden.float())
         return self._segment(torch.stack(self.waiting)) if len(self.waiting) == self.span else None
 
     def finish(self) -> Tensor | None:
@@ -124,13 +122,13 @@ class Face:
         self.previous = self.model.connector.step(hidden[None], self.previous)
         self.waiting = []
         self.codes += self.previous[0].tolist()
-        return self.decoder.step(self.previous)[0]
+        return self.decoder.step(self.previous)[0].cpu()
 
 
 class Voice:
     """Audio tokens in, one by one; sound out chunk by chunk, behind by the speech decoder's look-ahead."""
 
-    def __init__(self, tokenizer: SpeechTokenizer, chunk: int):
+    def __init__(self, tokenizer: SpeechTokenizer | StepAudioSpeech, chunk: int):
         self.stream, self.chunk = tokenizer.stream(), chunk
         self.waiting: list[int] = []
         self.given = 0
@@ -153,22 +151,21 @@ class Voice:
 class Avatar:
     """The model and its decoders, ready to be asked. LoRA is merged into ``model``, which then trains no more."""
 
-    def __init__(self, config: Config, model: A2LLM, speech: SpeechTokenizer):
+    def __init__(self, config: Config, model: A2LLM, speech: SpeechTokenizer | StepAudioSpeech):
         if model.backbone.speech not in ("", speech.identity):
             raise ValueError(f"backbone: speaks the codes of another speech tokenizer ({model.backbone.speech})")
-        self.config, self.model, self.speech = config, model.eval(), speech.eval()
+        self.config, self.model, self.speech = config, model.eval(), speech
         for layer in self.model.lora_layers():
-            if not layer.merged:
+            base = layer.get_base_layer().weight
+            if not (layer.merged or base.is_meta or not base.is_floating_point()):  # on disk, or quantised: stays apart
                 layer.merge()
 
     @classmethod
-    def load(cls, profile: str = "tiny") -> Avatar:
-        """From the checkpoints of the profile's own run, or the shipped ones (they are named as they are read)."""
-        config = load_config(profile)
-        rvq = load_rvq(find_artefact("rvq.safetensors", profile))
-        speech = load_speech(find_artefact("speech.safetensors", profile))
-        backbone = Backbone.load(find_artefact("backbone.safetensors", profile))
-        model = A2LLM.load(find_artefact("a2llm.safetensors", profile), config, backbone, rvq)
+    def load(cls, place: Workplace | None = None) -> Avatar:
+        """From the checkpoints of a run of one's own, or the shipped ones (they are named as they are read)."""
+        place = place or Workplace()
+        rvq, speech, backbone = place.rvq(), place.speech(), place.backbone()
+        model = A2LLM.load(place.find_artefact("a2llm.safetensors"), place.config, backbone, rvq).to(place.device)
         return cls(model.config, model, speech)
 
     def dialogue(self, question: Tensor, history: Sequence[Turn] = ()) -> Dialogue:
@@ -282,9 +279,9 @@ def _timing(summary: Summary) -> dict[str, float | bool | None]:
     )
 
 
-def clip_of(reply: Reply) -> Clip:
-    """The reply on the kit's own head, for the player, with the tokens that the model wrote."""
-    head = load_head()
+def clip_of(reply: Reply, head: FlameHead | None = None) -> Clip:
+    """The reply on ``head``, or the kit's own, for the player, with the tokens that the model wrote."""
+    head = head or load_head()
     motion = reply.motion if len(reply.motion) else torch.zeros(1, 58)
     return Clip(
         Flame(head)(motion), dress(head), reply.wave, RATE, TOKEN_RATE, caption=reply.text, tokens=_rows(reply)
@@ -324,7 +321,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--temperature {args.temperature:g}: expected 0 (greedy) to 10")
     torch.set_num_threads(1)  # steps of one token: a second thread would only wait
     question = load_wav(args.question)
-    avatar = Avatar.load(args.profile)
+    avatar = Avatar.load(Workplace(args.profile))
     avatar.warm_up()
     generator = torch.Generator().manual_seed(args.seed)
     reply = avatar.answer(question, temperature=args.temperature, generator=generator)

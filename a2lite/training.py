@@ -18,6 +18,7 @@ from a2lite.a2llm import A2LLM, AvatarBatch, Example
 from a2lite.config import TrainingConfig
 from a2lite.fit import Trace, fit, schedule, shuffled
 from a2lite.parallel import place, share
+from a2lite.shards import Shards
 
 T = TypeVar("T")
 
@@ -46,6 +47,11 @@ def stage_ends(stages: Sequence[Stage]) -> list[int]:
     return list(accumulate(stage.steps for stage in stages if stage.steps))
 
 
+def lengths_of(examples: Sequence[Example]) -> list[int]:
+    """About how many positions each takes; examples on disk know it without being read."""
+    return examples.lengths if isinstance(examples, Shards) else [e.item.length for e in examples]
+
+
 def optimizer_for(model: A2LLM) -> torch.optim.AdamW:
     """AdamW with the paper's two rates (Sec. 5.3): LoRA's and the connector's."""
     c = model.config.training
@@ -67,12 +73,15 @@ def train(
     seed: int = 0,
     fsdp: bool = False,
     log_with: str | None = None,
+    save_seconds: float = 60.0,
+    watch: Callable[[AvatarBatch], None] = lambda batch: None,
 ) -> Trace:
     """Run the stages one after the other, each with its own warm-up and decay of the two rates.
 
     With ``path`` a killed run resumes (see ``fit``). Several processes share each batch; with ``fsdp`` they share the
-    language model's layers too. Returns one ``Trace`` over all steps. ValueError where LoRA has been merged into the
-    language model, as ``Avatar`` does, or a batch cannot be divided as ``config.training.part`` asks.
+    language model's layers too. ``watch`` sees every batch of this process. Returns one ``Trace`` over all steps.
+    ValueError where LoRA has been merged into the language model, as ``Avatar`` does, or a batch cannot be divided as
+    ``config.training.part`` asks.
     """
     if any(layer.merged for layer in model.lora_layers()):
         raise ValueError("train: LoRA has been merged into the language model; load the model anew")
@@ -81,7 +90,7 @@ def train(
     starts = [end - stage.steps for end, stage in zip(ends, stages)]
     optimizer = optimizer_for(model)
     batch, part = model.config.training.batch, model.config.training.part
-    pick = [shuffled([e.item.length for e in stage.examples], batch, seed + i) for i, stage in enumerate(stages)]
+    pick = [shuffled(lengths_of(stage.examples), batch, seed + i) for i, stage in enumerate(stages)]
     stage_of = lambda step: next(i for i, end in enumerate(ends) if step < end)  # noqa: E731
 
     def batches(step: int) -> list[AvatarBatch]:
@@ -90,7 +99,10 @@ def train(
         if part and len(chosen) % place()[1]:
             raise ValueError(f"a batch of {len(chosen)} in parts, among {place()[1]} processes: expected a multiple")
         parts = divided(share(chosen), part)
-        return [model.collate([stages[stage].examples[i] for i, _ in some], [s for _, s in some]) for some in parts]
+        made = [model.collate([stages[stage].examples[i] for i, _ in some], [s for _, s in some]) for some in parts]
+        for some in made:
+            watch(some)
+        return made
 
     def factor(step: int) -> float:
         return schedule(step - starts[stage_of(step)], stages[stage_of(step)].steps)
@@ -113,7 +125,7 @@ def train(
         model, lambda m, b: m.loss(b), batches, steps=ends[-1], optimizer=optimizer, factor=factor,
         before_step=before_step, name=" > ".join(stage.name for stage in stages), path=path, evaluate=evaluate,
         evaluate_every=evaluate_every, seed=seed, bfloat16=True, settings=settings,
-        sharded=list(model.backbone.lm.model.layers) if fsdp else (), log_with=log_with,
+        sharded=list(model.backbone.lm.model.layers) if fsdp else (), log_with=log_with, save_seconds=save_seconds,
     )
 
 

@@ -36,16 +36,15 @@ from a2lite.backbone.pretraining import pretrain
 from a2lite.backbone.tasks import converse, prepare, silence
 from a2lite.baselines import audio_only
 from a2lite.config import load_config
-from a2lite.fit import artefact_path, find_artefact, load_checkpoint, save_checkpoint
+from a2lite.fit import load_checkpoint, save_checkpoint
 from a2lite.flame import Flame, load_head
 from a2lite.flame_qa import Samples, load_samples
 from a2lite.flame_qa.card import chance, dialogues
 from a2lite.metrics import Accuracy, Judge, Verdict, accuracy, mouth_opening, temporal_correlation
 from a2lite.realtime import Avatar
-from a2lite.rvq import load as load_rvq
 from a2lite.rvq import quality
-from a2lite.speech import load as load_speech
 from a2lite.training import Stage, predict, stage_ends, three_stages, train
+from a2lite.workplace import Workplace
 from a2lite.world.domain import EMOTIONS
 
 SPLITS = ("test_voice", "test_paraphrase", "test_combination", "test_avatar", "test_sentence")
@@ -62,18 +61,18 @@ class Chain:
     """One profile's artefacts and samples, read once; models are trained where they are missing."""
 
     def __init__(self, profile: str, limit: int | None):
-        self.profile, self.limit = profile, limit
+        self.profile, self.limit, self.place = profile, limit, Workplace(profile)
         self.config = load_config(profile)
         self.head = load_head()
         self.flame = Flame(self.head)
-        self.rvq = load_rvq(find_artefact("rvq.safetensors", profile))
-        self.speech = load_speech(find_artefact("speech.safetensors", profile))
+        self.rvq = self.place.rvq()
+        self.speech = self.place.speech()
         self._samples: dict[str, Samples] = {}
         self._examples: dict[str, list[Example]] = {}
 
     def backbone(self) -> Backbone:
         """A fresh copy: LoRA is put into it."""
-        backbone = Backbone.load(find_artefact("backbone.safetensors", self.profile))
+        backbone = self.place.backbone()
         if backbone.speech != self.speech.identity:
             raise ValueError("backbone.safetensors: speaks the codes of another speech.safetensors; train it anew")
         return backbone
@@ -111,7 +110,7 @@ class Chain:
     def avatar(self, seed: int, lora: bool = True) -> A2LLM:
         """The three stages from the one backbone (Sec. 5.3), or with ``lora=False`` Table 6's Adapter-Only."""
         name = f"a2llm{f'-seed{seed}' if seed else ''}.safetensors" if lora else f"adapter-seed{seed}.safetensors"
-        path = find_artefact(name, self.profile) if lora and seed == 0 else artefact_path(name, self.profile)
+        path = self.place.find_artefact(name) if lora and seed == 0 else self.place.artefact_path(name)
         if path.exists():
             self._check_recipe(path, lora)
             return A2LLM.load(path, self.config, self.backbone(), self.rvq)
@@ -136,7 +135,7 @@ class Chain:
 
     def rival(self, told: bool, seed: int) -> tuple[audio_only.AudioOnly, audio_only.QuestionEmotion | None]:
         """The audio-only model, or the fair rival that is told the emotion of the question's words."""
-        path = artefact_path(f"{'told' if told else 'audio'}-seed{seed}.safetensors", self.profile)
+        path = self.place.artefact_path(f"{'told' if told else 'audio'}-seed{seed}.safetensors")
         made_for = dict(speech=self.speech.identity, codes=self.rvq.identity, train=self._spoken())
         torch.manual_seed(seed)
         books = self.rvq.quantizer.codebooks
@@ -261,7 +260,7 @@ def _speed(avatar: Avatar, samples: Samples, count: int = 20) -> dict:
 
 def control(chain: Chain) -> dict:
     """The model without the question: trained as long as the speech step, greedy, always the same answer."""
-    path = artefact_path("without_question.safetensors", chain.profile)
+    path = chain.place.artefact_path("without_question.safetensors")
     if not path.exists():
         items = [e.item for split in ("train", "train_read") for e in chain.examples(split)]
         pretrain(chain.config.backbone, items, path, without_question=True)

@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sentences import SentenceRecogniser  # noqa: E402
 
 from a2lite.audio import RATE
-from a2lite.fit import Progress, find_artefact
+from a2lite.fit import Progress
 from a2lite.flame_qa import Sample, load_samples
 from a2lite.metrics import Accuracy
-from a2lite.speech import SpeechTokenizer, evaluate, load
+from a2lite.speech import SpeechTokenizer, evaluate
+from a2lite.workplace import Workplace
 
 SPLITS = ("dev", "test_avatar", "test_sentence")
 
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    tokenizer = load(find_artefact("speech.safetensors", args.profile))
+    tokenizer = Workplace(args.profile).speech()
     samples = {split: list(load_samples(args.profile, split))[: args.limit] for split in args.splits}
     ear = SentenceRecogniser(sorted({sample.answer_text for part in samples.values() for sample in part}))
     out = dict(sentences=len(ear.sentences), lookahead_tokens=tokenizer.lookahead)

@@ -43,21 +43,45 @@ def opening(notebook):
             yield f"the first cell does not say how long {profile} takes"
 
 
+PARAMETERS = '''profile = "tiny"  # tiny | laptop | a100
+size = ""  # "" is the profile's own; "nano" shrinks everything, for tests
+model_dir = ""  # Step-Audio-2-mini's folder; "" is the kit's own model
+flame_path = ""  # FLAME's generic_model.pkl; "" is the kit's own head
+data_dir = ""  # a folder of samples; "" is the synthetic world
+num_gpus = 0  # processes that train; 0 is this notebook itself
+output_dir = ""  # where results go; "" is runs/<profile>
+'''
+PLACE = """place = Workplace(profile, size, model_dir, flame_path, data_dir,
+                  num_gpus, output_dir)
+"""
+PAST = r"""find_artefact\(.*profile|load_samples\(profile|load_config\(profile\)|["']runs\b"""
+
+
 def parameters(notebook):
-    """The first code cell: typed literals, each with a comment, and the profile ``tiny``."""
+    """The first code cell: what all notebooks share, word for word, then typed literals, each with a comment."""
     tagged = [cell for cell in notebook["cells"] if "parameters" in tags(cell)]
     if tagged != cells(notebook, "code")[:1]:
         yield "the first code cell, and no other, must have the tag 'parameters'"
         return
     text = source(tagged[0])
-    if not re.search(r'^profile = "tiny" +# tiny \| laptop \| a100$', text, re.MULTILINE):
-        yield 'the line `profile = "tiny"  # tiny | laptop | a100` is missing'
+    if not (text + "\n").startswith(PARAMETERS):
+        yield f"the parameters must begin as in every notebook:\n{PARAMETERS}"
     for statement in ast.parse(text).body:
         line = text.splitlines()[statement.end_lineno - 1]
         if not isinstance(statement, ast.Assign | ast.AnnAssign) or not _is_literal(statement.value):
             yield f"not a plain literal: {line}"
         if "  # " not in line:
             yield f"no trailing comment: {line}"
+
+
+def workplace(notebook):
+    """The second code cell makes the ``Workplace`` of the parameters; all that is read and written goes through it."""
+    code = [source(cell) + "\n" for cell in cells(notebook, "code")]
+    if PLACE not in code[1]:
+        yield f"the first code cell after the parameters must hold:\n{PLACE}"
+    for text in code:
+        for found in re.findall(PAST, text):
+            yield f"goes past the workplace: {found}"
 
 
 def _is_literal(node):
@@ -207,6 +231,7 @@ def closing(notebook):
 RULES = [
     opening,
     parameters,
+    workplace,
     code_size,
     prose,
     executed,

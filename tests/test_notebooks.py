@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import notebook_rules
 from a2lite import ROOT
-from notebook_rules import RULES
+from notebook_rules import PARAMETERS, PLACE, RULES
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 BY_NAME = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
@@ -76,7 +76,7 @@ def test_nbval_turns_red_on_a_planted_fault(tmp_path):
 
 # ---------------------------------------------------------------- the rules themselves
 
-GOOD_PARAMETERS = 'profile = "tiny"  # tiny | laptop | a100\nsteps = 3  # how many'
+GOOD_PARAMETERS = PARAMETERS + "steps = 3  # how many"
 PAPER_MAP = """## Paper map
 | paper | here | symbol | status |
 |---|---|---|---|
@@ -99,6 +99,7 @@ def good():
         new_markdown_cell("# A room\nSec. 3.2. Time: tiny 5 s, laptop 2 min."),
         code(GOOD_PARAMETERS, "parameters"),
         new_markdown_cell(PROSE),
+        code(f"from a2lite.workplace import Workplace\n\n{PLACE}"),
         *[code(f"print({n})", "nbval-check-output", output=f"{n}\n") for n in range(3)],
         code("draw()"),
         new_markdown_cell("*Figure: what to see.*"),
@@ -107,11 +108,11 @@ def good():
         code(ANSWER, "exercise"),
         code(check, "check"),
         new_markdown_cell(PAPER_MAP),
-        code("from a2lite import course\ncourse.report('x', profile, {})\nassert steps < 9"),
+        code("place.report('x', {})\nassert steps < 9"),
     ]
     for count, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), 1):
         cell.execution_count = count
-    cells[6].outputs = [new_output("display_data", {"image/png": "iVBORw0KGgo="})]
+    cells[7].outputs = [new_output("display_data", {"image/png": "iVBORw0KGgo="})]
     return new_notebook(cells=cells)
 
 
@@ -138,28 +139,31 @@ ERROR = new_output("error", ename="ValueError", evalue="", traceback=[])
 BREAK = {
     "no paper section": ("opening", set_source(0, "# A room\nTime: tiny 5 s, laptop 2 min")),
     "no time for laptop": ("opening", set_source(0, "# A room\nSec. 3.2. Time: tiny 5 s")),
-    "another profile": ("parameters", set_source(1, 'profile = "a100"  # tiny | laptop | a100')),
+    "another profile": ("parameters", set_source(1, GOOD_PARAMETERS.replace("tiny", "a100", 1))),
     "a computed parameter": ("parameters", set_source(1, GOOD_PARAMETERS + "\nn = len('x')  # n")),
     "no comment": ("parameters", set_source(1, GOOD_PARAMETERS + "\nn = 3")),
-    "a long line": ("code_size", set_source(3, "print(0)  # " + "x" * 79)),
-    "a long cell": ("code_size", set_source(3, "print(0)\n" * 26)),
+    "a long line": ("code_size", set_source(4, "print(0)  # " + "x" * 79)),
+    "a long cell": ("code_size", set_source(4, "print(0)\n" * 26)),
     "little prose": ("prose", set_source(2, "Short.")),
-    "not executed": ("executed", lambda cells: cells[3].update(execution_count=None)),
-    "an error": ("executed", lambda cells: cells[6].outputs.append(ERROR)),
-    "too large": ("executed", print_also(3, "x" * 500_000)),
-    "two outputs to compare": ("compared", untag(3)),
-    "nothing to compare": ("compared", lambda cells: cells[3].update(outputs=[])),
-    "a home folder": ("portable", set_source(3, "open('/home/me/x.wav')")),
-    "a printed folder": ("portable", print_also(3, "C:\\me")),
-    "a shell command": ("portable", set_source(3, "!pip install x")),
-    "no caption": ("captions", set_source(7, "And so on.")),
-    "no such symbol": ("paper_map", set_source(12, PAPER_MAP.replace("Config.fps", "Config.gps"))),
-    "no such status": ("paper_map", set_source(12, PAPER_MAP.replace("reproduced", "done"))),
-    "one exercise": ("exercises", untag(10)),
-    "no check": ("exercises", untag(9)),
-    "no markers": ("exercises", set_source(8, "def double(x):\n    return 2 * x")),
-    "no report": ("closing", set_source(13, "assert True")),
-    "no bounds": ("closing", set_source(13, "course.report('x', profile, {})")),
+    "not executed": ("executed", lambda cells: cells[4].update(execution_count=None)),
+    "an error": ("executed", lambda cells: cells[7].outputs.append(ERROR)),
+    "too large": ("executed", print_also(4, "x" * 500_000)),
+    "two outputs to compare": ("compared", untag(4)),
+    "nothing to compare": ("compared", lambda cells: cells[4].update(outputs=[])),
+    "a home folder": ("portable", set_source(4, "open('/home/me/x.wav')")),
+    "a printed folder": ("portable", print_also(4, "C:\\me")),
+    "a shell command": ("portable", set_source(4, "!pip install x")),
+    "no caption": ("captions", set_source(8, "And so on.")),
+    "no such symbol": ("paper_map", set_source(13, PAPER_MAP.replace("Config.fps", "Config.gps"))),
+    "no such status": ("paper_map", set_source(13, PAPER_MAP.replace("reproduced", "done"))),
+    "one exercise": ("exercises", untag(11)),
+    "no check": ("exercises", untag(10)),
+    "no markers": ("exercises", set_source(9, "def double(x):\n    return 2 * x")),
+    "no report": ("closing", set_source(14, "assert True")),
+    "no bounds": ("closing", set_source(14, "place.report('x', {})")),
+    "no workplace": ("workplace", set_source(3, "import torch")),
+    "past the workplace": ("workplace", set_source(4, "load_samples(profile, 'train')")),
+    "another order": ("parameters", set_source(1, "size = ''  # x\n" + GOOD_PARAMETERS)),
 }
 
 
@@ -172,8 +176,8 @@ def test_a_rule_sees_the_fault(good, fault):
 
 def test_a_check_that_passes_on_the_stub_is_seen(good, tmp_path, monkeypatch):
     monkeypatch.setenv("A2LITE_ROOT", str(tmp_path))
-    good.cells[6].source = "print('drawn')"
-    good.cells[11].source = "assert callable(double)"
+    good.cells[7].source = "print('drawn')"
+    good.cells[12].source = "assert callable(double)"
     nbformat.write(good, tmp_path / "00_good.ipynb")
     first, second = run_exercises(tmp_path / "00_good.ipynb", tmp_path / "result.json")
     assert first == {"stub": "NotImplementedError: ", "answer": None}

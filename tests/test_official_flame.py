@@ -23,6 +23,7 @@ from a2lite.flame import Flame, load_flame, load_head, official
 from a2lite.flame.official import PLACES, eyeballs
 from a2lite.flame.pickles import UnsafePickle, read_pickle
 from flame_files import Build, Call, Global, New, array, chumpy, dump, emit, sparse
+from full_size_files import flame_arrays
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +34,7 @@ def built():
 @pytest.fixture(scope="module")
 def arrays(built):
     """What FLAME's dict holds, in its own types."""
-    return dict(
-        f=built.faces.numpy().astype(np.uint32),
-        v_template=built.v_template.double().numpy(),
-        shapedirs=built.shapedirs.double().numpy(),
-        posedirs=built.posedirs.T.reshape(5023, 3, -1).double().numpy(),
-        weights=built.lbs_weights.double().numpy(),
-        J_regressor=built.J_regressor.double().numpy(),
-        kintree_table=np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], np.uint32),
-        J=np.zeros((5, 3)),
-        bs_style="lbs",
-        bs_type="lrotmin",
-    )
+    return flame_arrays(built)
 
 
 @pytest.fixture(scope="module")

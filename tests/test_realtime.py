@@ -217,7 +217,7 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def shipped():
-    return Avatar.load("tiny")
+    return Avatar.load()
 
 
 def test_the_shipped_model_answers_a_voice_it_never_met_faster_than_it_speaks(shipped):

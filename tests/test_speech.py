@@ -8,7 +8,7 @@ import pytest
 import torch
 from vector_quantize_pytorch import FSQ as OtherFSQ
 
-from a2lite import audio, fit
+from a2lite import ROOT, audio, fit
 from a2lite.config import load_config
 from a2lite.flame_qa import load_samples
 from a2lite.speech import (
@@ -23,8 +23,9 @@ from a2lite.speech import (
     train,
 )
 from a2lite.speech.training import Crops, set_scales
+from a2lite.workplace import Workplace
 
-sys.path.insert(0, str(fit.ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 from sentences import SentenceRecogniser  # noqa: E402
 
 NANO = load_config("laptop", size="nano").speech
@@ -271,7 +272,7 @@ def test_a_foreign_checkpoint_is_refused_by_name(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained() -> SpeechTokenizer:
-    path = fit.find_artefact("speech.safetensors", "laptop")
+    path = Workplace("laptop").find_artefact("speech.safetensors")
     assert path.stat().st_size < 10e6
     return load(path)
 
@@ -283,7 +284,7 @@ def test_the_trained_tokenizer_keeps_silence_silent(trained):
 
 def test_the_trained_tokenizer_keeps_a_voice_it_never_heard(trained):
     """A question in a held-out voice: what comes back has nearly its spectrum, and streams."""
-    question = sorted((fit.ROOT / "data_samples" / "questions").glob("*.wav"))[0]
+    question = sorted((ROOT / "data_samples" / "questions").glob("*.wav"))[0]
     wave = audio.load_wav(question)[None]
     tokens = trained.encode(wave)
     assert evaluate(trained, [wave[0].numpy()])["mel_l1"] < 1.0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface, Qwen2Config, Qwen2ForCausalLM
@@ -100,6 +101,23 @@ def targets(batch: Batch) -> Tensor:
     return target[target != IGNORE]
 
 
+def cross_entropies(head: nn.Linear, last: Tensor, target: Tensor, logits: int = LOGITS) -> Tensor:
+    """The cross-entropy (N,) of each ``target`` (N,) from states ``last`` (N, hidden), never holding all logits.
+
+    Of 158 720 words in float32, the logits of 26 000 positions would be 16 GB. About ``logits`` at a time are
+    computed, and once more in the backward pass.
+    """
+    rows = max(1, logits // head.out_features)
+    if len(target) <= rows:
+        return _cross_entropies(head, last, target)
+    pieces = zip(last.split(rows), target.split(rows), strict=True)
+    return torch.cat([checkpoint(_cross_entropies, head, x, t, use_reentrant=False) for x, t in pieces])
+
+
+def _cross_entropies(head: nn.Linear, last: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(head(last).to(last.device).float(), target, reduction="none")
+
+
 class Backbone(nn.Module):
     """The large audio language model: hears, reads, and answers in interleaved text and audio tokens."""
 
@@ -122,7 +140,9 @@ class Backbone(nn.Module):
     @property
     def identity(self) -> str:
         """Tells it from other backbones (``fit.fingerprint``)."""
-        return fingerprint(self.lm.get_input_embeddings().weight)
+        table = self.lm.get_input_embeddings()
+        with align_module_device(table):  # wherever it waits (``step_audio.from_pretrained``)
+            return fingerprint(table.weight)
 
     @property
     def reading(self) -> dict[str, str | int | None]:
@@ -131,12 +151,14 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.adapter.linear1.weight.device
+        """Where batches go: of several devices (``step_audio.from_pretrained``) the one that computes first."""
+        hook = getattr(self, "_hf_hook", None)
+        return self.adapter.linear1.weight.device if hook is None else torch.device(hook.execution_device)
 
     def hear(self, mels: Tensor, frames: Tensor) -> Tensor:
         """mels (M, F, n_mels) of ``frames`` (M,) -> (sum of patch counts, hidden), sound after sound."""
-        x = self.adapter(self.encoder(mels, frames))  # (M, P, hidden)
-        inside = torch.arange(x.shape[1], device=x.device) < patch_count(frames)[:, None]
+        x = self.adapter(self.encoder(mels.to(self.encoder.conv1.weight.dtype), frames))  # (M, P, hidden)
+        inside = torch.arange(x.shape[1], device=x.device) < patch_count(frames)[:, None].to(x.device)
         return x[inside]
 
     def embed(self, batch: Batch) -> Tensor:
@@ -144,7 +166,7 @@ class Backbone(nn.Module):
         x = self.lm.get_input_embeddings()(batch.ids)
         if len(batch.frames):
             places = (batch.ids == self.vocabulary.audio_patch)[:, :, None]
-            x = x.masked_scatter(places, self.hear(batch.mels, batch.frames).to(x.dtype))
+            x = x.masked_scatter(places.to(x.device), self.hear(batch.mels, batch.frames).to(x))
         return x
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -155,12 +177,14 @@ class Backbone(nn.Module):
     def labelled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As ``forward``, with logits (N, vocabulary) only where the next token has a label: all that L_seq needs."""
         last, hidden = self.before_logits(batch)
-        return self.lm.lm_head(last), hidden
+        return self.lm.lm_head(last).to(last.device), hidden
 
     def before_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As ``labelled``, without the last matrix: (N, hidden), which ``cross_entropies`` multiplies in chunks."""
         out = self.lm.model(inputs_embeds=self.embed(batch), output_hidden_states=True, use_cache=False)
-        return out.last_hidden_state[:, :-1][batch.labels[:, 1:] != IGNORE], self.read(out.hidden_states)
+        wanted = (batch.labels[:, 1:] != IGNORE).to(out.last_hidden_state.device)
+        last = out.last_hidden_state[:, :-1][wanted]
+        return last.to(batch.ids.device), self.read(out.hidden_states).to(batch.ids.device)
 
     def read(self, states: tuple[Tensor, ...]) -> Tensor:
         """The states (B, L, hidden) of one layer out of those after each (``config.hidden_layer``).
@@ -174,7 +198,8 @@ class Backbone(nn.Module):
         """L_seq as pretraining weighs it (``config.lite_text_weight``); beside it plain ``text`` and ``audio``."""
         c = self.config
         weight = c.text_weight if c.lite_text_weight is None else c.lite_text_weight
-        return self.weighed(batch, self.cross_entropies(batch, self.before_logits(batch)[0]), weight)
+        each = cross_entropies(self.lm.lm_head, self.before_logits(batch)[0], targets(batch))
+        return self.weighed(batch, each, weight)
 
     def sequence_loss(self, batch: Batch, logits: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """Next-token cross-entropy of ``labelled`` logits (N, V): L_seq of Eq. 6 where ``text_weight`` is 1."""
@@ -182,21 +207,6 @@ class Backbone(nn.Module):
         if logits.shape[:-1] != target.shape:
             raise ValueError(f"logits {tuple(logits.shape)}: expected (N, V) of labelled, N = {len(target)}")
         return self.weighed(batch, F.cross_entropy(logits.float(), target, reduction="none"), text_weight)
-
-    def cross_entropies(self, batch: Batch, last: Tensor) -> Tensor:
-        """The cross-entropy of each label (N,) from states (N, hidden), without ever holding all logits.
-
-        Of 158 720 words in float32, the logits of 26 000 positions would be 16 GB. ``LOGITS`` at a time are computed,
-        and once more in the backward pass.
-        """
-        target, rows = targets(batch), max(1, LOGITS // len(self.vocabulary))
-        if len(target) <= rows:
-            return self._cross_entropy(last, target)
-        pieces = zip(last.split(rows), target.split(rows), strict=True)
-        return torch.cat([checkpoint(self._cross_entropy, x, t, use_reentrant=False) for x, t in pieces])
-
-    def _cross_entropy(self, last: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(self.lm.lm_head(last).float(), target, reduction="none")
 
     def weighed(self, batch: Batch, each: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """The losses of the labels (N,) as one ``loss``; beside it the means over ``text`` and ``audio``."""

@@ -19,8 +19,8 @@ from a2lite import ROOT
 from a2lite.config import PROFILES
 
 
-def report(notebook: str, profile: str, figures: Mapping[str, Any]) -> Path:
-    """Merge ``figures`` into ``runs/<profile>/metrics.json`` and return its path.
+def report(notebook: str, profile: str, figures: Mapping[str, Any], folder: Path | None = None) -> Path:
+    """Merge ``figures`` into ``runs/<profile>/metrics.json``, or that of another ``folder``, and return its path.
 
     ``figures`` maps a name to a value, or to (value, the paper's value, where it stands: "Table 3"). A value
     is a finite number, a truth or a text; tensors and arrays of one element count as numbers. Figures of the
@@ -29,7 +29,7 @@ def report(notebook: str, profile: str, figures: Mapping[str, Any]) -> Path:
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r}: expected one of {', '.join(PROFILES)}")
     entries = {name: _entry(f"{notebook}, figure {name!r}", figure) for name, figure in figures.items()}
-    path = ROOT / "runs" / profile / "metrics.json"
+    path = (folder or ROOT / "runs" / profile) / "metrics.json"
     _update(path, lambda all_figures: all_figures.setdefault(notebook, {}).update(entries))
     return path
 

@@ -41,12 +41,12 @@ class Picture:
         return {"image/jpeg": jpeg(self.image), "text/plain": "picture"}
 
 
-def show(*clips: Clip, save: str | None = None, strip_from: float = 0.0, heat: float = 0.0) -> Player:
+def show(*clips: Clip, save: str | Path | None = None, strip_from: float = 0.0, heat: float = 0.0) -> Player:
     """The player of a clip, or of several side by side (``page``), as the last value of a cell.
 
-    ``save="tiny/answer"`` also writes the page to ``runs/tiny/players/answer.html``, which the course's index
-    page shows. The output carries both the page (text/html) and the strip (image/jpeg), which begins at second
-    ``strip_from``, so that a committed notebook may drop the first and keep the second.
+    ``save="tiny/answer"`` also writes the page to ``runs/tiny/players/answer.html``, which the course's index page
+    shows; a ``Path`` is taken as it is. The output carries both the page (text/html) and the strip (image/jpeg), which
+    begins at second ``strip_from``, so that a committed notebook may drop the first and keep the second.
     """
     path = None if save is None else _place(save)
     check_clips(clips, heat)
@@ -57,7 +57,9 @@ def show(*clips: Clip, save: str | None = None, strip_from: float = 0.0, heat: f
     return player
 
 
-def _place(save: str) -> Path:
+def _place(save: str | Path) -> Path:
+    if isinstance(save, Path):
+        return save
     profile, _, name = save.partition("/")
     if profile not in PROFILES or not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"show(save={save!r}): expected 'profile/name', as in 'tiny/answer'")
