@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import a2lite
 from a2lite.__main__ import main
-from a2lite.backbone.model import ATTENTION
+from a2lite.backbone.model import ATTENTION, cross_entropies
 from a2lite.config import load_config
 from a2lite.flame import Flame, load_head
 from a2lite.footprint import (
@@ -126,7 +126,7 @@ def test_with_a_gpus_dropout_and_attention_a_step_holds_what_the_plan_says_for_o
 
 
 def test_the_chunks_of_the_loss_bound_its_memory(monkeypatch):
-    monkeypatch.setattr("a2lite.backbone.model.LOGITS", 2**18)
+    monkeypatch.setattr(cross_entropies, "__defaults__", (2**18,))
     monkeypatch.setattr("a2lite.footprint.LOGITS", 2**18)
     config, shape = SMALL.override(backbone=dict(text_vocab=8000, layers=2, intermediate=128)), Shape(4, 2.0, 12.0)
     model = full_size.build(config, CPU)
