@@ -111,9 +111,8 @@ def _fill(module: nn.Module) -> None:
             parameter.fill_(1.0 if norm and name == "weight" else 0.0)
 
 
-def batch(model: A2LLM, shape: Shape, seed: int = 0) -> AvatarBatch:
+def batch(config: Config, v: Ids, shape: Shape, seed: int = 0) -> AvatarBatch:
     """Examples at random, all of ``shape``: a prompt, what is heard, an answer of text and sound, and its motion."""
-    config, v = model.config, model.backbone.vocabulary
     draw = torch.Generator().manual_seed(seed)
     number = lambda high, *size: torch.randint(high, (shape.examples, *size), generator=draw)  # noqa: E731
     frames = next(n for n in range(100_000) if patch_count(n) == shape.heard and n > 4)
@@ -135,7 +134,7 @@ def batch(model: A2LLM, shape: Shape, seed: int = 0) -> AvatarBatch:
         lengths=torch.full((shape.examples,), tokens),
         emotions=torch.full((shape.examples,), -1),
         counts=torch.cat([mine, torch.tensor([float(shape.examples * tokens), 0.0])]),
-    ).to(model.backbone.device)
+    )
 
 
 def step(model: A2LLM, optimizer: torch.optim.Optimizer, data: AvatarBatch) -> float:
@@ -256,7 +255,7 @@ def measure(config: Config, shape: Shape, device: torch.device, checkpointing: b
     out: dict[str, Any] = dict(shape=asdict(shape), checkpointing=checkpointing, positions=positions,
                                gflops_per_position=flops / positions / 1e9)  # fmt: skip
     for number, stage in enumerate(STAGES):
-        data = batch(model, shape, number)
+        data = batch(config, model.backbone.vocabulary, shape, number).to(device)
         if number == 1:
             reset_lora(model, optimizer)
         work = lambda: step(model, optimizer, data)  # noqa: E731, B023
