@@ -11,13 +11,14 @@ READY := .venv/.a2lite-ready
 export HF_HUB_OFFLINE  ?= 1
 export PYTHONUTF8      ?= 1
 
-.PHONY: help env course test lab student clean
+.PHONY: help env course test drill lab student clean
 
 help:
 	@echo "make course [PROFILE=tiny|laptop|a100]  every notebook headless; results in runs/PROFILE/index.html"
 	@echo "make test     lint, tests, and every notebook against its committed outputs"
 	@echo "make lab      JupyterLab on the course"
 	@echo "make student  the course without its answers, in $(STUDENT)/"
+	@echo "make drill    a training run killed at ten random steps: do the weights come out the same?"
 	@echo "make env      the environment alone (.venv); TORCH='torch==...' chooses another build"
 	@echo "make clean    removes what runs and builds left, keeps .venv"
 
@@ -37,6 +38,9 @@ test: export OMP_NUM_THREADS ?= 1
 test: env
 	$(BIN) -m ruff check .
 	$(BIN) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+
+drill: env
+	$(BIN) tests/drill.py 10
 
 lab: env
 	$(BIN) -m jupyter lab notebooks

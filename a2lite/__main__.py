@@ -16,6 +16,7 @@ COMMANDS = {
     "answer": ("a2lite.realtime", "a spoken question in; text, speech and a talking face out"),
     "course": ("a2lite.course.runner", "run every notebook headless and write runs/<profile>/index.html"),
     "student": ("a2lite.course.student", "copy the course without its answers"),
+    "train": ("a2lite.launch", "train the motion tokenizer or A2-LLM, alone or in several processes"),
     "sizes": ("a2lite.sizes", "how many parameters the models of a profile have"),
     "doctor": ("a2lite.doctor", "check this machine, one line and one remedy per thing"),
 }

@@ -119,16 +119,22 @@ def _power(wave: Tensor, n_fft: int, window: int) -> Tensor:
     return spectrum.abs().square().transpose(-1, -2)  # (..., frames, n_fft // 2 + 1)
 
 
-def encoder_mel(wave: Tensor, n_mels: int = 128) -> Tensor:
-    """Step-Audio 2's input: (samples,) -> (frames, n_mels), log10 mel at 100 Hz, about [-1, 1].
+def whisper_mel(wave: Tensor, n_mels: int = 128) -> Tensor:
+    """Whisper's input: (samples,) -> (samples // 160, n_mels), log10 mel at 100 Hz, about [-1, 1].
 
-    Whisper's recipe (n_fft 400, range of 8 decades under the utterance's own maximum) after 479 zeros of
-    right padding, as in Step-Audio 2's published preprocessing; 2 s give 202 frames.
+    n_fft 400, centred frames, a range of 8 decades under the utterance's own maximum; at least 201 samples.
     """
-    padded = torch.nn.functional.pad(wave, (0, 479))
-    mel = _power(padded, 400, 400)[:-1] @ mel_filters(n_mels, 400).to(wave.device)
+    mel = _power(wave, 400, 400)[:-1] @ mel_filters(n_mels, 400).to(wave.device)
     log = mel.clamp(min=1e-10).log10()
     return (torch.maximum(log, log.max() - 8.0) + 4.0) / 4.0
+
+
+def encoder_mel(wave: Tensor, n_mels: int = 128) -> Tensor:
+    """Step-Audio 2's input: (samples,) -> (frames, n_mels); 2 s give 202 frames.
+
+    Whisper's, after 479 zeros of right padding, as in Step-Audio 2's published preprocessing.
+    """
+    return whisper_mel(torch.nn.functional.pad(wave, (0, 479)), n_mels)
 
 
 def log_mel(wave: Tensor, n_mels: int = 80, n_fft: int = 1024, window: int = 640) -> Tensor:

@@ -193,7 +193,11 @@ class TrainingConfig:
     connector_lr: float = 1e-5  # Sec. 5.3
     lite_lora_lr: float | None = None
     lite_connector_lr: float | None = None
-    batch: int = 64  # open
+    emotion_aux: float = 0.0  # App. A: emotions as "auxiliary supervision", told nowhere how; 0 leaves it out
+    emotions: tuple[str, ...] = ("neutral", "happy", "sad", "angry", "surprised", "afraid")  # open
+    batch: int = 64  # open, over all processes
+    part: int | None = None  # open, examples in one forward pass; None, all that a process has of a batch
+    gradient_checkpointing: bool = True  # of the language model's layers: a third more work, a tenth of the memory
     stage1_steps: int = 20000  # open
     stage2_steps: int = 5000  # open; Sec. 5.3: "significantly fewer steps"
     stage3_steps: int = 500  # open; ~1k samples (Sec. 5.3)
@@ -203,7 +207,7 @@ class TrainingConfig:
 class RealtimeConfig:
     """Streaming (Sec. 6.1); a motion event leaves per connector segment."""
 
-    voice_chunk: int = 25  # open: audio tokens given to the speech decoder at a time; Step-Audio 2 takes 25
+    voice_chunk: int = 1  # open: audio tokens given to the speech decoder at a time; token2wav gathers its own 25 + 3
 
 
 @dataclass(frozen=True)
@@ -246,8 +250,8 @@ _LAPTOP: dict[str, dict[str, Any]] = {
     ),
     "connector": dict(width=192, layers=3, heads=6, feedforward=576, sharpness=2.0),
     "lora": dict(rank=16, alpha=16, dropout=0.0),
-    "training": dict(lite_lora_lr=1e-3, lite_connector_lr=1e-3, batch=16, stage1_steps=300, stage2_steps=500,
-                     stage3_steps=40),
+    "training": dict(lite_lora_lr=1e-3, lite_connector_lr=1e-3, batch=16, gradient_checkpointing=False,
+                     stage1_steps=300, stage2_steps=500, stage3_steps=40),
     "realtime": dict(voice_chunk=5),
 }
 

@@ -99,6 +99,7 @@ class MotionConnector(nn.Module):
         """Feature downsampling and alignment: H (B, T, d) -> H' (B, T // G, width)."""
         if hidden.shape[1] < self.group:
             raise ValueError(f"H has {hidden.shape[1]} states: expected at least {self.group}, one motion token")
+        hidden = hidden.to(self.downsample.weight.dtype)  # of a language model in bfloat16
         return self.project(self.downsample(hidden.transpose(1, 2)).transpose(1, 2))
 
     def memory(self, codes: Tensor | None, batch: int) -> Tensor:
@@ -218,10 +219,16 @@ class MotionConnector(nn.Module):
         return absent & ~absent.all(1, keepdim=True)
 
 
-def motion_loss(logits: Tensor, codes: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-    """Eq. 5: cross-entropy summed over levels, averaged over the real tokens; also each level's own (level1 ..)."""
+def motion_loss(logits: Tensor, codes: Tensor, lengths: Tensor, count: Tensor | None = None) -> dict[str, Tensor]:
+    """Eq. 5: cross-entropy summed over levels, averaged over the real tokens; also each level's own (level1 ..).
+
+    ``count`` divides in the place of the number of real tokens (see ``parallel.counted``).
+    """
     real = torch.arange(codes.shape[1], device=codes.device) < lengths[:, None]  # (B, N)
-    if not real.any():
-        raise ValueError("motion_loss: no answer of the batch carries motion; expected at least one")
-    levels = [F.cross_entropy(logits[real][:, k], codes[real][:, k]) for k in range(codes.shape[-1])]
-    return dict(motion=torch.stack(levels).sum(), **{f"level{k + 1}": value.detach() for k, value in enumerate(levels)})
+    if count is None:
+        count = real.sum()
+        if count == 0:
+            raise ValueError("motion_loss: no answer of the batch carries motion; expected at least one")
+    sums = [F.cross_entropy(logits[real][:, k], codes[real][:, k], reduction="sum") for k in range(codes.shape[-1])]
+    levels = torch.stack(sums) / count.clamp(min=1)
+    return dict(motion=levels.sum(), **{f"level{k + 1}": value.detach() for k, value in enumerate(levels)})

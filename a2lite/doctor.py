@@ -22,6 +22,7 @@ from a2lite import ROOT
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 ANSWER_NEEDS = tuple(f"{name}.safetensors" for name in ("rvq", "speech", "backbone", "a2llm"))
 INSTALL = 'pip install -e ".[all]"'
+SPEAKING = "import torch, torchaudio, s3tokenizer, onnxruntime, hyperpyyaml, librosa, soundfile"  # with another python
 SECONDS = 120  # an import that takes longer counts as broken
 
 
@@ -160,6 +161,34 @@ def check_flame() -> Iterator[Finding]:
             yield Finding(WARN, "FLAME", f"{place}: " + _line(str(error).removeprefix(f"{path}: ")), remedy)
 
 
+def check_speech() -> Iterator[Finding]:
+    """Step-Audio-2's speech, which is optional: onnxruntime for its tokens, another environment to speak them."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        remedy = 'pip install -e ".[speech]" for Step-Audio-2\'s speech tokens; nothing else needs it'
+        yield Finding(WARN, "onnxruntime", "not installed (optional)", remedy)
+    elif error := _import_error("import onnxruntime"):
+        yield Finding(FAIL, "onnxruntime", error, "pip install --force-reinstall onnxruntime")
+    else:
+        yield Finding(OK, "onnxruntime", importlib.metadata.version("onnxruntime"))
+    python, code = os.environ.get("A2LITE_SPEECH_PYTHON"), os.environ.get("A2LITE_STEP_AUDIO_CODE")
+    if not python and not code:
+        yield Finding(OK, "token2wav", "no environment for it: optional (README, Speech at full size)")
+        return
+    remedy = "README, Speech at full size"
+    if not python or not os.path.isfile(python):
+        yield Finding(WARN, "token2wav", f"A2LITE_SPEECH_PYTHON names no interpreter ({python})", remedy)
+    elif error := _import_error(SPEAKING, python):
+        remedy = f"pip install -r requirements-speech.txt there ({remedy})"
+        yield Finding(WARN, "token2wav", f"{python}: {error}", remedy)
+    elif error := _import_error("import torch; assert torch.cuda.is_available(), 'no CUDA device answers'", python):
+        yield Finding(WARN, "token2wav", f"{python}: {error}", "token2wav needs an NVIDIA GPU and its driver")
+    else:
+        yield Finding(OK, "token2wav", python)
+    if not code or not os.path.isfile(os.path.join(code, "token2wav.py")):
+        remedy = "let it name a clone of stepfun-ai/Step-Audio2"
+        yield Finding(WARN, "token2wav", f"A2LITE_STEP_AUDIO_CODE has no token2wav.py ({code})", remedy)
+
+
 def check_disk() -> Iterator[Finding]:
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < 5:
@@ -185,21 +214,28 @@ CHECKS: list[Callable[[], Iterator[Finding]]] = [
     check_imports,
     check_files,
     check_flame,
+    check_speech,
     check_disk,
 ]
 
 
-def _import_error(statement: str) -> str:
-    """The last line of what ``statement`` raises in a process of its own; empty when it goes through."""
+def _import_error(statement: str, python: str = "") -> str:
+    """The last line of what ``statement`` raises in a process of its own; empty when it goes through.
+
+    ``python`` is another environment's interpreter, which sees nothing of this one.
+    """
+    command = [python, "-I", "-c", statement] if python else [sys.executable, "-c", statement]
     try:
         result = subprocess.run(
-            [sys.executable, "-c", statement],
+            command,
             capture_output=True,
             timeout=SECONDS,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )
     except subprocess.TimeoutExpired:
         return f"still importing after {SECONDS} s"
+    except OSError as error:
+        return f"cannot be run ({error.strerror})"
     if result.returncode == 0:
         return ""
     lines = result.stderr.decode("utf-8", "replace").strip().split("\n")

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+
+from a2lite import parallel
 
 # ---------------------------------------------------------------- progress
 
@@ -134,106 +137,136 @@ def fit(
     path: Path | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     evaluate_every: int = 0,
-    log_every: int = 10,
+    log_every: int | None = None,
     clip: float = 1.0,
     seed: int = 0,
     save_seconds: float = 60.0,
     bfloat16: bool = False,
     settings: Any = None,
+    sharded: Sequence[nn.Module] = (),
+    log_with: str | None = None,
 ) -> Trace:
     """Train ``model`` for ``steps`` steps of AdamW (or of ``optimizer``) on ``loss(model, batches(step))["loss"]``.
 
     With ``path``, the whole state goes to ``<path>.resume`` at least every ``save_seconds`` and when the run is
     interrupted or finished; a run with the same ``path`` goes on from there, until ``save_checkpoint`` to that path
     removes the file. ``settings`` (JSON-able) is whatever else decides the outcome: a file of other ones is refused.
-    Ctrl-C waits for the end of the step; a second one does not, and then the last save stands.
+    Ctrl-C or SIGTERM waits for the end of the step; a second one does not, and then the last save stands.
 
     It trains where the model's parameters are, and moves the batches there. ``factor(step)`` scales every group's rate
-    (``schedule`` by default); ``before_step(step)`` may change the model. ``bfloat16`` multiplies in that format where
+    (``schedule`` by default); ``before_step(step)`` may change the model. The trace has some hundred points, or one
+    every ``log_every`` steps. ``bfloat16`` multiplies in that format where
     the processor does so natively, about twice as fast; weights stay float32. Returns the ``Trace``.
+
+    Several processes (``accelerate launch``) train as one: ``batches`` gives each its ``parallel.share``, as a list
+    where it is to be taken in parts whose gradients add up. ``sharded`` modules are cut by FSDP; none means DDP.
+    ``log_with`` names a tracker that accelerate knows ("tensorboard", "wandb"), which writes beside ``path``.
     """
     from accelerate import Accelerator
     from accelerate.utils import send_to_device
 
     device = next(model.parameters()).device
-    accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False)
+    where = dict(log_with=log_with, project_dir=str(path.parent)) if log_with else {}
+    accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False, **where)
     quick = bfloat16 and native_bfloat16(device)
     optimizer = optimizer or adamw(model, lr)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    trained = parallel.spread(parallel.Step(model, loss), optimizer, sharded)
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
     rates = [group["lr"] for group in optimizer.param_groups]
     resume = path.with_name(path.name + ".resume") if path else None
-    keeps = resume and accelerator.is_main_process
     run = f"{name}, {steps} steps, seed {seed}, settings {_digest(settings)}"
+    log_every = log_every or max(1, steps // 100)
     trace, first = Trace(), 0
     if resume and resume.exists():
-        first, rates, trace = _load_resume(resume, run, steps, accelerator.unwrap_model(model), optimizer)
+        first, rates, trace = _load_resume(resume, run, steps, model, optimizer)
+    if log_with:
+        accelerator.init_trackers(name)
+    save = lambda: resume and _save_resume(resume, run, done, rates, trace, model, optimizer)  # noqa: E731
     progress, started, saved = Progress(name, steps), time.perf_counter() - trace.seconds, time.perf_counter()
-    done, whole, patience = first, True, _Patience()
+    progress.quiet |= not accelerator.is_main_process
+    done, sound, patience = first, True, _Patience()
     try:
         for step in range(first, steps):
-            torch.manual_seed(seed * 1_000_003 + step)
+            torch.manual_seed(seed * 1_000_003 + step + (parallel.place()[0] << 40))
             for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = rate * (factor(step) if factor else schedule(step, steps))
-            batch = send_to_device(batches(step), device)
-            whole = False
+            parts = batches(step)
+            parts = send_to_device(parts if isinstance(parts, list) else [parts], device)
+            sound = False
             if before_step:
                 before_step(step)
-            model.train()
-            with torch.autocast(device.type, torch.bfloat16, enabled=quick):
-                terms = loss(model, batch)
+            trained.train()
             optimizer.zero_grad()
-            accelerator.backward(terms["loss"])
-            accelerator.clip_grad_norm_(model.parameters(), clip)
+            figures: dict[str, Tensor] = {}
+            for left, part in reversed(list(enumerate(parallel.counted(parts)))):
+                with parallel.without_sync(trained) if left else nullcontext():
+                    with torch.autocast(device.type, torch.bfloat16, enabled=quick):
+                        terms = trained(part)
+                    terms["loss"].backward()
+                figures = {key: value.detach().float() + figures.get(key, 0) for key, value in terms.items()}
+            torch.nn.utils.clip_grad_norm_(weights, clip)
             optimizer.step()
-            done, whole = step + 1, True
-            figures = {key: float(value.detach()) for key, value in terms.items()}
+            done, sound = step + 1, True
+            due = time.perf_counter() - saved > save_seconds
+            figures, stop, due = _together(figures, patience.asked, due)
             if not math.isfinite(figures["loss"]):
                 raise ValueError(f"{name}: loss is {figures['loss']} at step {step}; lower the learning rate")
             last = step + 1 == steps
             if step % log_every == 0 or last:
                 trace.add(step, **figures)
+                accelerator.log(figures, step)
             if evaluate and (last or (evaluate_every and (step + 1) % evaluate_every == 0)):
                 model.eval()
-                trace.add(step, **evaluate(accelerator.unwrap_model(model)))
+                with parallel.readable(trained):
+                    trace.add(step, **evaluate(model))
             progress.update(step + 1, **figures)
             trace.seconds = time.perf_counter() - started
-            if keeps and time.perf_counter() - saved > save_seconds:
-                _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
+            if due:
+                save()
                 saved = time.perf_counter()
-            patience.end_of_step()
+            if stop:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if keeps and whole:
-            _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
+        if sound:
+            save()
         raise
     finally:
         patience.over()
-    if keeps and first < steps:  # until the caller has saved what it makes of the model
-        _save_resume(resume, run, done, rates, trace, accelerator.unwrap_model(model), optimizer)
-    accelerator.unwrap_model(model).eval()
+    if first < steps:  # until the caller has saved what it makes of the model
+        save()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    model.eval()
     return trace
 
 
+def _together(figures: dict[str, Tensor], stop: bool, due: bool) -> tuple[dict[str, float], bool, bool]:
+    """The figures' means over all processes, and whether any of them is to stop, or finds a save due."""
+    values = torch.stack([*figures.values()])
+    flags = values.new_tensor([stop, due])
+    *values, stop, due = parallel.mean_over(torch.cat([values, flags])).tolist()
+    return dict(zip(figures, values)), stop > 0, due > 0
+
+
 class _Patience:
-    """Lets the first Ctrl-C wait for the end of the step: half a step could not be gone on with exactly."""
+    """Lets the first Ctrl-C, or a cluster's SIGTERM, wait for the end of the step: half a step could not be resumed."""
 
     def __init__(self):
-        self.asked, self.usual = False, None
-        ours = threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT))
-        if ours:
-            self.usual = signal.signal(signal.SIGINT, self._ask)
+        self.asked, self.usual = False, {}
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if number == signal.SIGTERM or callable(signal.getsignal(number)):
+                self.usual[number] = signal.signal(number, self._ask)
 
     def _ask(self, number, frame) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
 
-    def end_of_step(self) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-
     def over(self) -> None:
-        if self.usual is not None:
-            signal.signal(signal.SIGINT, self.usual)
+        for number, usual in self.usual.items():
+            signal.signal(number, usual)
 
 
 def _digest(settings: Any) -> str:
@@ -250,7 +283,13 @@ def native_bfloat16(device: torch.device) -> bool:
 def _save_resume(
     path: Path, run: str, step: int, rates: list[float], trace: Trace, model: nn.Module, optimizer
 ) -> None:
-    weights = dict(model=model.state_dict(), optimizer=optimizer.state_dict())
+    """Weights, optimiser, and the step: from it follow rates, random numbers, the next batch, and the stage.
+
+    Every process calls it, for each holds a slice; the first one writes, and the file appears whole or not at all.
+    """
+    weights = parallel.whole(dict(model=parallel.learned(model), optimizer=optimizer.state_dict()))
+    if parallel.place()[0] > 0:
+        return
     state = dict(run=run, step=step, rates=rates, trace=asdict(trace), **weights)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -263,14 +302,14 @@ def _load_resume(path: Path, run: str, steps: int, model: nn.Module, optimizer) 
         state = torch.load(path, weights_only=True)
         other = state["run"]
         if other == run:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+            parallel.restore(model, optimizer, state["model"], state["optimizer"])
     except Exception as error:  # a half-written or foreign file, or another architecture
         raise ValueError(f"{path}: cannot be resumed ({type(error).__name__}); delete it to start anew") from error
     if other != run:
         raise ValueError(f"{path}: belongs to another run ({other}; wanted: {run}); delete it to start anew")
     finished = "; it is finished, delete the file to train anew" if state["step"] == steps else ""
-    print(f"resumed at step {state['step']} from {path.name}{finished}")
+    if parallel.place()[0] == 0:
+        print(f"resumed at step {state['step']} from {path.name}{finished}")
     return state["step"], state["rates"], Trace(**state["trace"])
 
 
@@ -279,7 +318,7 @@ def _load_resume(path: Path, run: str, steps: int, model: nn.Module, optimizer) 
 
 def fingerprint(weights: Tensor) -> str:
     """Twelve hex digits that tell one trained model from another: a hash of some of its weights, as stored in fp16."""
-    return hashlib.sha256(weights.detach().half().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
+    return hashlib.sha256(parallel.whole(weights.detach()).half().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
 
 
 def save_checkpoint(

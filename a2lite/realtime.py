@@ -154,7 +154,7 @@ class Avatar:
     def __init__(self, config: Config, model: A2LLM, speech: SpeechTokenizer):
         if model.backbone.speech not in ("", speech.identity):
             raise ValueError(f"backbone: speaks the codes of another speech tokenizer ({model.backbone.speech})")
-        self.config, self.model, self.speech = config, model.eval(), speech.eval()
+        self.config, self.model, self.speech = config, model.eval(), speech
         for layer in self.model.lora_layers():
             if not layer.merged:
                 layer.merge()

@@ -10,12 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from a2lite.a2llm import A2LLM, AvatarBatch, Example
 from a2lite.config import TrainingConfig
 from a2lite.fit import Trace, fit, schedule, shuffled
+from a2lite.parallel import place, share
+from a2lite.shards import Shards
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,17 @@ def stage_ends(stages: Sequence[Stage]) -> list[int]:
     return list(accumulate(stage.steps for stage in stages if stage.steps))
 
 
+def lengths_of(examples: Sequence[Example]) -> list[int]:
+    """About how many positions each takes; examples on disk know it without being read."""
+    return examples.lengths if isinstance(examples, Shards) else [e.item.length for e in examples]
+
+
 def optimizer_for(model: A2LLM) -> torch.optim.AdamW:
     """AdamW with the paper's two rates (Sec. 5.3): LoRA's and the connector's."""
     c = model.config.training
     connector = c.connector_lr if c.lite_connector_lr is None else c.lite_connector_lr
-    groups = [dict(params=list(model.connector.parameters()), lr=connector)]
+    fresh = [*model.connector.parameters(), *(model.emotion.parameters() if model.emotion else ())]
+    groups = [dict(params=fresh, lr=connector)]
     if model.lora:
         lora = c.lora_lr if c.lite_lora_lr is None else c.lite_lora_lr
         groups.append(dict(params=model.lora_parameters(), lr=lora))
@@ -60,11 +71,15 @@ def train(
     evaluate: Callable[[A2LLM], dict[str, float]] | None = None,
     evaluate_every: int = 0,
     seed: int = 0,
+    fsdp: bool = False,
+    log_with: str | None = None,
+    save_seconds: float = 60.0,
 ) -> Trace:
     """Run the stages one after the other, each with its own warm-up and decay of the two rates.
 
-    With ``path`` a killed run resumes (see ``fit``). Returns one ``Trace`` over all steps. ValueError where LoRA has
-    been merged into the language model, as ``Avatar`` does.
+    With ``path`` a killed run resumes (see ``fit``). Several processes share each batch; with ``fsdp`` they share the
+    language model's layers too. Returns one ``Trace`` over all steps. ValueError where LoRA has been merged into the
+    language model, as ``Avatar`` does, or a batch cannot be divided as ``config.training.part`` asks.
     """
     if any(layer.merged for layer in model.lora_layers()):
         raise ValueError("train: LoRA has been merged into the language model; load the model anew")
@@ -72,22 +87,29 @@ def train(
     ends = stage_ends(stages)
     starts = [end - stage.steps for end, stage in zip(ends, stages)]
     optimizer = optimizer_for(model)
-    batch = model.config.training.batch
-    pick = [shuffled([e.item.length for e in stage.examples], batch, seed + i) for i, stage in enumerate(stages)]
+    batch, part = model.config.training.batch, model.config.training.part
+    pick = [shuffled(lengths_of(stage.examples), batch, seed + i) for i, stage in enumerate(stages)]
     stage_of = lambda step: next(i for i, end in enumerate(ends) if step < end)  # noqa: E731
 
-    def batches(step: int) -> AvatarBatch:
+    def batches(step: int) -> list[AvatarBatch]:
         stage = stage_of(step)
-        examples = [stages[stage].examples[i] for i in pick[stage](step)]
-        return model.collate(examples, torch.Generator().manual_seed(seed * 1_000_003 + step))
+        chosen = [(i, (seed * 1_000_003 + step) << 16 | k) for k, i in enumerate(pick[stage](step))]
+        if part and len(chosen) % place()[1]:
+            raise ValueError(f"a batch of {len(chosen)} in parts, among {place()[1]} processes: expected a multiple")
+        parts = divided(share(chosen), part)
+        return [model.collate([stages[stage].examples[i] for i, _ in some], [s for _, s in some]) for some in parts]
 
     def factor(step: int) -> float:
         return schedule(step - starts[stage_of(step)], stages[stage_of(step)].steps)
 
     def before_step(step: int) -> None:
         if step in starts and stages[stage_of(step)].reset_lora:
-            reset_lora(model, optimizer)
+            reset_lora(model, optimizer, seed * 1_000_003 + step)
 
+    if model.config.training.gradient_checkpointing and model.lora:
+        lm = model.backbone.lm  # the name before transformers 5.20 was another
+        enable = getattr(lm, "activation_checkpointing_enable", None) or lm.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     c = model.config
     settings = dict(
         stages=[(stage.name, stage.steps, len(stage.examples)) for stage in stages], base=model.backbone.identity,
@@ -98,12 +120,21 @@ def train(
         model, lambda m, b: m.loss(b), batches, steps=ends[-1], optimizer=optimizer, factor=factor,
         before_step=before_step, name=" > ".join(stage.name for stage in stages), path=path, evaluate=evaluate,
         evaluate_every=evaluate_every, seed=seed, bfloat16=True, settings=settings,
+        sharded=list(model.backbone.lm.model.layers) if fsdp else (), log_with=log_with, save_seconds=save_seconds,
     )
 
 
-def reset_lora(model: A2LLM, optimizer: torch.optim.Optimizer) -> None:
+def divided(batch: Sequence[T], part: int | None) -> list[Sequence[T]]:
+    """A process's share of a batch in as many parts as leave each at most ``part`` members, alike in size."""
+    if not part or len(batch) <= part:
+        return [batch]
+    count = -(-len(batch) // part)
+    return [batch[i::count] for i in range(count)]
+
+
+def reset_lora(model: A2LLM, optimizer: torch.optim.Optimizer, seed: int = 0) -> None:
     """Stage 2's beginning: fresh LoRA weights without optimiser state; the connector keeps both."""
-    model.reset_lora()
+    model.reset_lora(seed)
     for parameter in model.lora_parameters():
         optimizer.state.pop(parameter, None)
 

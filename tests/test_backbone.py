@@ -25,6 +25,7 @@ from a2lite.backbone import (
     stream,
 )
 from a2lite.backbone.listening import Listener, augment, edits
+from a2lite.backbone.model import cross_entropies
 from a2lite.backbone.pretraining import Curriculum, drawl, pretrain, train_vocabulary
 from a2lite.backbone.tasks import TASKS, Exchange, Item, converse, listen, prepare, silence
 from a2lite.config import load_config
@@ -515,3 +516,17 @@ def test_checkpoint_of_another_kind_is_refused(tmp_path, model):
     save_checkpoint(path, torch.nn.Linear(2, 2), CONFIG, tokenizer=model.vocabulary.to_json())
     with pytest.raises(ValueError, match="other.safetensors: is of another version of the backbone"):
         Backbone.load(path)
+
+
+def test_cross_entropy_in_chunks_is_that_of_all_logits_at_once():
+    head, random = torch.nn.Linear(8, 50), torch.Generator().manual_seed(0)
+    last, target = torch.randn(23, 8, generator=random), torch.randint(50, (23,), generator=random)
+    found = []
+    for logits in (10**9, 50 * 7, 1):
+        x = last.clone().requires_grad_()
+        each = cross_entropies(head, x, target, logits)
+        found.append((each, *torch.autograd.grad((each * torch.arange(23)).sum(), [x, *head.parameters()])))
+    whole = torch.nn.functional.cross_entropy(head(last), target, reduction="none")
+    torch.testing.assert_close(found[0][0], whole)
+    for chunked in found[1:]:
+        torch.testing.assert_close(chunked, found[0])

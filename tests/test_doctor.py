@@ -73,6 +73,44 @@ def test_flame_files_are_found_named_and_left_as_they_are(tmp_path, monkeypatch)
     assert sorted(tmp_path.rglob("*.*")) == [good, pointer]
 
 
+def speaking(monkeypatch, python=None, code=None):
+    """What the doctor finds about token2wav."""
+    for variable, value in (("A2LITE_SPEECH_PYTHON", python), ("A2LITE_STEP_AUDIO_CODE", code)):
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, str(value))
+    return [finding for finding in doctor.check_speech() if finding.thing == "token2wav"]
+
+
+def test_step_audios_speech_is_optional(monkeypatch):
+    (finding,) = speaking(monkeypatch)
+    assert finding.status == doctor.OK and "optional" in finding.found
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    finding = next(iter(doctor.check_speech()))
+    assert finding.status == doctor.WARN and '".[speech]"' in finding.remedy
+
+
+def test_the_speech_environment_is_tried_with_its_own_python(tmp_path, monkeypatch):
+    (tmp_path / "token2wav.py").write_text("")
+    (finding,) = speaking(monkeypatch, tmp_path / "python", tmp_path)
+    assert finding.status == doctor.WARN and "names no interpreter" in finding.found
+    (finding,) = speaking(monkeypatch, tmp_path / "token2wav.py", tmp_path)
+    assert "cannot be run" in finding.found
+    monkeypatch.setattr(doctor, "SPEAKING", "import json, a_package_that_is_not_there")
+    finding, other = speaking(monkeypatch, sys.executable, tmp_path / "nowhere")
+    assert "No module named 'a_package_that_is_not_there'" in finding.found
+    assert "requirements-speech.txt" in finding.remedy
+    assert other.status == doctor.WARN and "A2LITE_STEP_AUDIO_CODE has no token2wav.py" in other.found
+
+
+def test_a_torchaudio_that_does_not_fit_is_found_there_too(broken_torchaudio, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "SPEAKING", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import torchaudio")
+    (tmp_path / "token2wav.py").write_text("")
+    (finding,) = speaking(monkeypatch, sys.executable, tmp_path)
+    assert finding.status == doctor.WARN and "TorchAudio has 13.0" in finding.found
+
+
 def test_a_read_only_clone_is_told(tmp_path, monkeypatch):
     (tmp_path / "runs").write_text("a file where the folder should be", encoding="utf-8")
     monkeypatch.setattr(doctor, "ROOT", tmp_path)

@@ -60,7 +60,8 @@ def test_conda_and_pip_give_the_same_environment():
     conda["torch"] = conda.pop("pytorch")
     assert lines[-1] == "-e ."
     needs = map(Requirement, importlib.metadata.requires("a2lite"))
-    pip = {need.name: need.specifier for need in needs if need.name != "a2lite"}
+    apart = 'extra == "quantised"'  # a large package that few need
+    pip = {need.name: need.specifier for need in needs if need.name != "a2lite" and str(need.marker) != apart}
     assert {name: conda[name] for name in conda if name not in ("python", "pip")} == pip
     assert all("<" in str(bounds) and ">=" in str(bounds) for bounds in pip.values())
 

@@ -2,20 +2,20 @@
 
 import hashlib
 import json
-import os
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from a2lite.__main__ import main
 from a2lite.a2llm import A2LLM
-from a2lite.backbone import Backbone, Dialogue, Vocabulary, collate, from_pretrained
+from a2lite.backbone import Backbone, Dialogue, Vocabulary, answer, collate, from_pretrained
 from a2lite.backbone.step_audio import published_name
 from a2lite.config import load_config
 from a2lite.rvq import MotionRVQ
@@ -182,43 +182,127 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder, harm, message):
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
-# ---------------------------------------------------------------- the real tables, where they are
+# ---------------------------------------------------------------- on several devices, and quantised
+
+OFFLOADED = {
+    "encoder": "disk", "adapter": "cpu", "lm.model.embed_tokens": "disk", "lm.model.layers.0": "cpu",
+    "lm.model.layers.1": "disk", "lm.model.layers.2": "disk", "lm.model.norm": "cpu", "lm.model.rotary_emb": "cpu",
+    "lm.lm_head": "disk",
+}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def real() -> Vocabulary:
-    from a2lite.backbone.step_audio import read_vocabulary
-
-    if "A2LITE_STEP_AUDIO" not in os.environ:
-        pytest.skip("A2LITE_STEP_AUDIO names no folder of Step-Audio-2-mini's tokenizer")
-    return read_vocabulary(Path(os.environ["A2LITE_STEP_AUDIO"]), 158720)
+def conversation(vocabulary) -> Dialogue:
+    sound = torch.randn(80, 128, generator=torch.Generator().manual_seed(0))
+    return Dialogue(vocabulary, "You are a helpful assistant.").hear(sound)
 
 
-PATCHES = [151688, *[151690] * 10, 151689]  # 80 frames of mel
-SPEAK = [151666, 77091, 198, 151693]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("device_map", ["auto", {"": "disk"}, OFFLOADED], ids=["auto", "all on disk", "some on disk"])
+def test_what_waits_on_disk_computes_the_same(folder, vocabulary, dtype, device_map):
+    plain = from_pretrained(folder, SMALL, dtype=dtype)
+    spread = from_pretrained(folder, SMALL, dtype=dtype, device_map=device_map)
+    away = {name for name, tensor in spread.state_dict().items() if tensor.is_meta}
+    on_disk = [name for name, place in ({} if device_map == "auto" else device_map).items() if place == "disk"]
+    assert away == {name for name in plain.state_dict() if name.startswith(tuple(on_disk))}
+    assert spread.identity == plain.identity and spread.device.type == "cpu"
+    batch = collate([conversation(vocabulary).say("right", [1, 2, 3, 4, 5]), conversation(vocabulary).say("you", [7])])
+    with torch.no_grad():
+        for ours, theirs in zip(spread(batch), plain(batch), strict=True):
+            assert torch.equal(ours, theirs)
+        ours, theirs = spread.labelled(batch), plain.labelled(batch)
+        assert torch.equal(ours[0], theirs[0])
+        for one, other in zip(spread.audio_hidden(batch, ours[1]), plain.audio_hidden(batch, theirs[1]), strict=True):
+            assert torch.equal(one, other)
+        assert spread.loss(batch)["loss"] == plain.loss(batch)["loss"]
+    (ours,), (theirs,) = (answer(model, [conversation(vocabulary).open()], limit=12) for model in (spread, plain))
+    assert ours.ids == theirs.ids and torch.equal(ours.hidden, theirs.hidden)
 
 
-def test_prompts_are_the_published_token_ids(real):
-    system, mel = load_config("a100").backbone.system, torch.zeros(80, 128)
-    helpful = [151666, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151665]
-    human = [151666, 25312, 198, *PATCHES, 151665]
-    assert Dialogue(real, system["AQAA"]).hear(mel).open().ids == [*helpful, *human, *SPEAK]
-    two = [151666, 25312, 198, 151688, *[151690] * 25, 151689, *PATCHES, 151665]
-    assert Dialogue(real, system["AQAA"]).hear(torch.zeros(202, 128), mel).open().ids == [*helpful, *two, *SPEAK]
-    asr = [151666, 8948, 198, 14880, 65577, 16872, 56568, 31838, 104188, 9370, 105761, 43815, 1773, 151665]
-    assert Dialogue(real, system["ASR"]).hear(mel).open(speech=False).ids == [*asr, *human, *SPEAK[:3]]
-    tts = [151666, 8948, 198, 4418, 419, 1467, 70411, 13, 151665]
-    said = [9707, 158256, *[158257] * 3, 13, *[158257] * 4, 151694, 151665]
-    read = [151666, 25312, 198, 785, 62037, 374, 1290, 4815, 498, 0, 151665]
-    told = Dialogue(real, system["TTS"]).read("The violin is right behind you!").say("Hello.", [6560])
-    assert told.ids == [*tts, *read, *SPEAK, *said]
-    repeat = [151666, 8948, 198, 38718, 1128, 498, 6723, 13, 151665]
-    assert Dialogue(real, system["Repeat"]).hear(mel).open().ids == [*repeat, *human, *SPEAK]
+def test_lora_stands_where_its_base_computes(folder, vocabulary):
+    profile, batch = load_config("a100", size="nano"), collate([conversation(vocabulary).say("right", [1, 2, 3])])
+    states = []
+    for device_map in (None, OFFLOADED):
+        base = from_pretrained(folder, SMALL, device_map=device_map)
+        net = A2LLM(profile, base, MotionRVQ(profile.rvq)).eval()
+        assert {(p.device.type, p.dtype) for p in net.lora_parameters()} == {("cpu", torch.float32)}
+        random = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            states.append([base(batch)[1]])
+            for parameter in net.lora_parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=random))
+            states[-1].append(base(batch)[1])
+    (fresh, trained), others = states
+    assert torch.equal(fresh, others[0]) and torch.equal(trained, others[1]) and not torch.equal(fresh, trained)
 
 
-def test_the_real_vocabulary_has_names_that_the_model_never_says(real):
-    kinds = {151642: "text", 151643: "endoftext", 151644: "unused", 151666: "bot", 151695: "tts_pad", 151696: "code",
-             158256: "code", 158257: "audio_pad", 158258: "unused"}  # fmt: skip
-    assert {token: real.kind(token) for token in kinds} == kinds
-    assert (real.codes, len(real), real.kind(158719)) == (6561, 158720, "unused")
-    assert np.all([mask.shape == (158720,) for mask in real.slot_masks.values()])
+def test_auto_fills_what_there_is_and_never_cuts_a_layer(folder, monkeypatch):
+    size = 400_000  # bytes, of some 560 000
+    monkeypatch.setattr("a2lite.backbone.placement.get_balanced_memory", lambda *a, **k: {"cpu": size})
+    spread = from_pretrained(folder, SMALL, dtype=torch.float32, device_map="auto")
+    here = sum(4 * p.numel() for p in spread.parameters() if not p.is_meta)
+    assert 0 < here <= size
+    for block in (*spread.lm.model.layers, spread.encoder):
+        assert len({p.is_meta for p in block.parameters()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(device_map="fastest"), "device_map 'fastest': expected 'auto', or a dict"),
+        (dict(device_map={"lm": "cpu", "ears": "cpu"}), "device_map: no module 'ears'; expected names such as"),
+        (dict(device_map={"lm": "cpu", "encoder": "cpu"}), "device_map: leaves out adapter.conv.weight; expected"),
+        (dict(device_map={"": "cpu", "lm.model.layers.1.mlp": "disk"}), "lm.model.layers.1.mlp cuts a Qwen2DecoderL"),
+        (dict(device_map={"": "cpu", "lm": "cuda:99"}), "device 'cuda:99': is not there"),
+        (dict(device="tpu3"), "device 'tpu3': is not there"),
+    ],
+)
+def test_a_place_that_is_not_there_is_said_in_one_line(folder, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        from_pretrained(folder, SMALL, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def roomy(vocabulary, tmp_path) -> Path:
+    """A folder whose matrices are as wide as one block of a quantiser."""
+    torch.manual_seed(0)
+    sizes = dict(hidden=64, intermediate=128, audio_codes=40, text_vocab=vocabulary.texts)
+    return write_backbone(tmp_path, Backbone(replace(SMALL, **sizes), vocabulary))
+
+
+BITS = [
+    dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16),
+    dict(load_in_8bit=True),
+]
+
+
+@pytest.mark.parametrize("bits", BITS, ids=["4 bits", "8 bits"])
+def test_a_quantised_language_model_says_nearly_the_same_and_takes_lora(roomy, vocabulary, bits):
+    if find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed; pip install 'a2lite[quantised]'")
+    config = transformers.BitsAndBytesConfig(**bits)
+    model, plain = from_pretrained(roomy, SMALL, quantization_config=config), from_pretrained(roomy, SMALL)
+    kept = {n: p for n, p in model.state_dict().items() if n.startswith(("encoder.", "adapter.")) or "embed" in n}
+    assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in kept.items())
+    assert model.identity == plain.identity  # one folder of LoRA and connector fits both
+    assert type(model.lm.model.layers[0].mlp.up_proj).__module__.startswith("bitsandbytes")
+    profile, batch = load_config("a100", size="nano"), collate([conversation(vocabulary).say("right", [1, 2, 3, 4])])
+    net = A2LLM(profile, from_pretrained(roomy, SMALL, quantization_config=config), MotionRVQ(profile.rvq))
+    net.train().backbone.loss(batch)["loss"].backward()
+    learns = {name: p for name, p in net.backbone.named_parameters() if p.grad is not None}
+    assert learns and all("lora_" in name and p.grad.isfinite().all() for name, p in learns.items())
+    assert len(learns) == len(net.lora_parameters()) and {p.dtype for p in learns.values()} == {torch.float32}
+    with torch.no_grad():
+        (_, ours), (_, theirs) = model(batch), plain(batch)
+        assert torch.equal(net.eval().backbone(batch)[1], ours)  # fresh LoRA adds nothing
+    assert 0 < (ours - theirs).float().norm() < 0.3 * theirs.float().norm()
+
+
+def test_what_quantising_needs_is_said_in_one_line(folder, monkeypatch):
+    monkeypatch.setattr("transformers.quantizers.quantizer_bnb_8bit.is_bitsandbytes_available", lambda: False)
+    config = transformers.BitsAndBytesConfig(load_in_8bit=True)
+    with pytest.raises(ImportError, match="quantization_config: .*bitsandbytes") as caught:
+        from_pretrained(folder, SMALL, quantization_config=config)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="device_map: cannot be had with a quantization_config; give a device"):
+        from_pretrained(folder, SMALL, quantization_config=config, device_map="auto")

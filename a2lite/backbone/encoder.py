@@ -105,7 +105,7 @@ class Encoder(nn.Module):
         if self.local is not None:
             x = x + self.local(x)
         x = x.transpose(1, 2)  # (B, T, D)
-        x = x + self.positional_embedding.weight[: x.shape[1]]
+        x = x + self.positional_embedding(torch.arange(x.shape[1], device=x.device))
         seen = valid[:, None]
         if self.window:
             place = torch.arange(x.shape[1], device=x.device)

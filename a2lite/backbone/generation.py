@@ -96,7 +96,7 @@ def _prefill(model: Backbone, dialogues: Sequence[Dialogue]):
     lengths = torch.tensor([len(d.ids) for d in dialogues], device=model.device)
     shift = x.shape[1] - lengths
     order = (torch.arange(x.shape[1], device=model.device) - shift[:, None]) % x.shape[1]  # (B, L)
-    x = x.gather(1, order[:, :, None].expand_as(x))
+    x = x.gather(1, order[:, :, None].to(x.device).expand_as(x))
     mask = (torch.arange(x.shape[1], device=model.device) >= shift[:, None]).long()
     return *_forward(model, x, mask, None), mask
 
@@ -114,7 +114,8 @@ def _forward(model: Backbone, x: Tensor, mask: Tensor, cache):
         output_hidden_states=True,
         logits_to_keep=1,
     )
-    return out.logits[:, -1].float(), model.read(out.hidden_states)[:, -1], out.past_key_values
+    logits, hidden = out.logits[:, -1].float(), model.read(out.hidden_states)[:, -1]
+    return logits.to(model.device), hidden.to(model.device), out.past_key_values
 
 
 def _choose(

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface, Qwen2Config, Qwen2ForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -27,13 +29,16 @@ from a2lite.fit import fingerprint, load_checkpoint, save_checkpoint
 class Batch:
     """Dialogues side by side, padded on the right (causal attention never looks there).
 
-    ids, labels (B, L) int64; mels (M, F, n_mels) with frames (M,): every sound of the batch in reading order.
+    ids, labels (B, L) int64; mels (M, F, n_mels) with frames (M,): every sound of the batch in reading order; counts
+    (2,): by how many text and audio labels the loss divides its sums, its own ones unless ``parallel.counted`` says
+    otherwise.
     """
 
     ids: Tensor
     labels: Tensor
     mels: Tensor
     frames: Tensor
+    counts: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
@@ -44,9 +49,13 @@ def collate(dialogues: Sequence[Dialogue]) -> Batch:
     pad = nn.utils.rnn.pad_sequence
     v = dialogues[0].vocabulary
     mels = [mel.float() for d in dialogues for mel in d.mels]
+    labels = pad([torch.tensor(d.labels) for d in dialogues], True, IGNORE)
+    asked = labels[:, 1:][labels[:, 1:] != IGNORE]
+    audio = int(v.is_audio(asked).sum())
     return Batch(
         ids=pad([torch.tensor(d.ids) for d in dialogues], True, v.endoftext),
-        labels=pad([torch.tensor(d.labels) for d in dialogues], True, IGNORE),
+        labels=labels,
+        counts=torch.tensor([len(asked) - audio, audio], dtype=torch.float),
         mels=pad(mels, True) if mels else torch.zeros(0, 8, 1),
         frames=torch.tensor([len(mel) for mel in mels], dtype=torch.long),
     )
@@ -81,8 +90,32 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
 
 
 ATTENTION = "a2lite_sdpa"
+LOGITS = 2**27  # how many are held at once in training: 0.5 GB in float32
 AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def targets(batch: Batch) -> Tensor:
+    """The labels (N,) that the positions before them have to give."""
+    target = batch.labels[:, 1:]
+    return target[target != IGNORE]
+
+
+def cross_entropies(head: nn.Linear, last: Tensor, target: Tensor, logits: int = LOGITS) -> Tensor:
+    """The cross-entropy (N,) of each ``target`` (N,) from states ``last`` (N, hidden), never holding all logits.
+
+    Of 158 720 words in float32, the logits of 26 000 positions would be 16 GB. About ``logits`` at a time are
+    computed, and once more in the backward pass.
+    """
+    rows = max(1, logits // head.out_features)
+    if len(target) <= rows:
+        return _cross_entropies(head, last, target)
+    pieces = zip(last.split(rows), target.split(rows), strict=True)
+    return torch.cat([checkpoint(_cross_entropies, head, x, t, use_reentrant=False) for x, t in pieces])
+
+
+def _cross_entropies(head: nn.Linear, last: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(head(last).to(last.device).float(), target, reduction="none")
 
 
 class Backbone(nn.Module):
@@ -107,7 +140,9 @@ class Backbone(nn.Module):
     @property
     def identity(self) -> str:
         """Tells it from other backbones (``fit.fingerprint``)."""
-        return fingerprint(self.lm.get_input_embeddings().weight)
+        table = self.lm.get_input_embeddings()
+        with align_module_device(table):  # wherever it waits (``step_audio.from_pretrained``)
+            return fingerprint(table.weight)
 
     @property
     def reading(self) -> dict[str, str | int | None]:
@@ -116,12 +151,14 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.adapter.linear1.weight.device
+        """Where batches go: of several devices (``step_audio.from_pretrained``) the one that computes first."""
+        hook = getattr(self, "_hf_hook", None)
+        return self.adapter.linear1.weight.device if hook is None else torch.device(hook.execution_device)
 
     def hear(self, mels: Tensor, frames: Tensor) -> Tensor:
         """mels (M, F, n_mels) of ``frames`` (M,) -> (sum of patch counts, hidden), sound after sound."""
-        x = self.adapter(self.encoder(mels, frames))  # (M, P, hidden)
-        inside = torch.arange(x.shape[1], device=x.device) < patch_count(frames)[:, None]
+        x = self.adapter(self.encoder(mels.to(self.encoder.conv1.weight.dtype), frames))  # (M, P, hidden)
+        inside = torch.arange(x.shape[1], device=x.device) < patch_count(frames)[:, None].to(x.device)
         return x[inside]
 
     def embed(self, batch: Batch) -> Tensor:
@@ -129,7 +166,7 @@ class Backbone(nn.Module):
         x = self.lm.get_input_embeddings()(batch.ids)
         if len(batch.frames):
             places = (batch.ids == self.vocabulary.audio_patch)[:, :, None]
-            x = x.masked_scatter(places, self.hear(batch.mels, batch.frames).to(x.dtype))
+            x = x.masked_scatter(places.to(x.device), self.hear(batch.mels, batch.frames).to(x))
         return x
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -139,9 +176,15 @@ class Backbone(nn.Module):
 
     def labelled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As ``forward``, with logits (N, vocabulary) only where the next token has a label: all that L_seq needs."""
+        last, hidden = self.before_logits(batch)
+        return self.lm.lm_head(last).to(last.device), hidden
+
+    def before_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As ``labelled``, without the last matrix: (N, hidden), which ``cross_entropies`` multiplies in chunks."""
         out = self.lm.model(inputs_embeds=self.embed(batch), output_hidden_states=True, use_cache=False)
-        last = out.last_hidden_state[:, :-1][batch.labels[:, 1:] != IGNORE]
-        return self.lm.lm_head(last), self.read(out.hidden_states)
+        wanted = (batch.labels[:, 1:] != IGNORE).to(out.last_hidden_state.device)
+        last = out.last_hidden_state[:, :-1][wanted]
+        return last.to(batch.ids.device), self.read(out.hidden_states).to(batch.ids.device)
 
     def read(self, states: tuple[Tensor, ...]) -> Tensor:
         """The states (B, L, hidden) of one layer out of those after each (``config.hidden_layer``).
@@ -155,20 +198,22 @@ class Backbone(nn.Module):
         """L_seq as pretraining weighs it (``config.lite_text_weight``); beside it plain ``text`` and ``audio``."""
         c = self.config
         weight = c.text_weight if c.lite_text_weight is None else c.lite_text_weight
-        return self.sequence_loss(batch, self.labelled(batch)[0], weight)
+        return self.weighed(batch, cross_entropies(self.lm.lm_head, self.before_logits(batch)[0], targets(batch)), weight)
 
     def sequence_loss(self, batch: Batch, logits: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """Next-token cross-entropy of ``labelled`` logits (N, V): L_seq of Eq. 6 where ``text_weight`` is 1."""
-        target = batch.labels[:, 1:]
-        target = target[target != IGNORE]  # (N,)
+        target = targets(batch)
         if logits.shape[:-1] != target.shape:
             raise ValueError(f"logits {tuple(logits.shape)}: expected (N, V) of labelled, N = {len(target)}")
-        each = F.cross_entropy(logits.float(), target, reduction="none")
-        v = self.vocabulary
-        audio = (target >= v.audio0) | (target == v.tts_pad)
-        weight = torch.where(audio, 1.0, text_weight)
-        mean = lambda mask: (each.detach() * mask).sum() / mask.sum().clamp(min=1)  # noqa: E731
-        return {"loss": (each * weight).sum() / weight.sum(), "text": mean(~audio), "audio": mean(audio)}
+        return self.weighed(batch, F.cross_entropy(logits.float(), target, reduction="none"), text_weight)
+
+    def weighed(self, batch: Batch, each: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
+        """The losses of the labels (N,) as one ``loss``; beside it the means over ``text`` and ``audio``."""
+        audio = self.vocabulary.is_audio(targets(batch))
+        sums = torch.stack([(each * ~audio).sum(), (each * audio).sum()])
+        weights = sums.new_tensor([text_weight, 1.0])
+        text, sound = (sums / batch.counts.clamp(min=1)).detach()
+        return {"loss": (sums * weights).sum() / (batch.counts * weights).sum(), "text": text, "audio": sound}
 
     def audio_hidden(self, batch: Batch, hidden: Tensor) -> list[Tensor]:
         """H of each labelled answer, (A, hidden) per dialogue: one state for every real audio code.

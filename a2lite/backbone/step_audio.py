@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import Qwen2Tokenizer
+from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from a2lite.backbone.model import Backbone
+from a2lite.backbone.model import ATTENTION, Backbone
+from a2lite.backbone.placement import Place, dispatch, place_of, places_of
 from a2lite.backbone.tokens import Vocabulary
 from a2lite.config import BackboneConfig
 from a2lite.fit import Progress
@@ -37,14 +42,21 @@ LISTENING = {
 
 
 def from_pretrained(
-    path: str | Path, config: BackboneConfig | None = None, device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.bfloat16,
+    path: str | Path, config: BackboneConfig | None = None, device: Place = "cpu",
+    dtype: torch.dtype = torch.bfloat16, device_map: str | dict[str, Place] | None = None,
+    quantization_config: QuantizationConfigMixin | None = None,
 ) -> Backbone:
     """The backbone out of a Step-Audio-2-mini checkpoint folder, in eval mode on ``device``.
 
     ``config`` gives what config.json does not tell (prompts, the adapter's width, which state is H); sizes are the
-    folder's. Tensors go to ``device`` one by one, so that the host never holds the whole. FileNotFoundError or
-    ValueError in one line for a missing shard, a Git LFS pointer, a tensor of another shape or name, another model.
+    folder's. Tensors go to their device one by one, so that the host never holds the whole.
+
+    ``device_map`` spreads it: "auto", or a device for each module of ``Backbone`` by name. Beside a GPU, "cpu" is
+    where a module waits for its turn; "disk" leaves it in the folder's own shards until then. With transformers'
+    ``quantization_config`` the language model's matrices are quantised; encoder, adapter and embeddings are not.
+
+    FileNotFoundError or ValueError in one line for a missing shard, a Git LFS pointer, a tensor of another shape or
+    name, another model, a device that is not there; ImportError for a quantiser that is not installed.
     """
     path = Path(path).expanduser()
     if not path.is_dir():
@@ -58,7 +70,15 @@ def from_pretrained(
     with torch.device("meta"):
         model = Backbone(replace(config, text_vocab=vocabulary.texts, audio_codes=vocabulary.codes), vocabulary)
     _check_names(path, model, shards)
-    _fill(path, model, shards, torch.device(device), dtype)
+    if quantization_config is not None and device_map is not None:
+        raise ValueError("device_map: cannot be had with a quantization_config; give a device instead")
+    places = places_of(model, {"": device} if device_map is None else device_map, dtype)
+    if quantization_config is not None:
+        _quantise(path, model, shards, places[""], dtype, quantization_config)
+        shards = {name: shard for name, shard in shards.items() if name.startswith(("encoder.", "adapter."))}
+    waiting = _fill(path, model, shards, places, dtype)
+    if waiting or len(set(places.values())) > 1:
+        dispatch(model, places, waiting)
     return model.eval()
 
 
@@ -144,27 +164,74 @@ def _check_names(path: Path, model: nn.Module, shards: dict[str, str]) -> None:
         _check_file(path / shard)
 
 
-def _fill(path: Path, model: Backbone, shards: dict[str, str], device: torch.device, dtype: torch.dtype) -> None:
-    """Every tensor from its shard onto the device; what no checkpoint holds is made anew."""
-    wanted = {published_name(name): (name, tensor.shape) for name, tensor in model.state_dict().items()}
-    progress, done = Progress("reading", len(wanted)), 0
+def _fill(
+    path: Path, model: Backbone, shards: dict[str, str], places: dict[str, Place], dtype: torch.dtype
+) -> dict[str, dict[str, str]]:
+    """Every tensor from its shard onto its device; what no checkpoint holds is made anew.
+
+    Returns those that stay on disk: where each is to be read when its turn comes.
+    """
+    progress, done, waiting = Progress("reading", len(shards)), 0, {}
     for shard in sorted(set(shards.values())):
         state = {}
-        try:
-            with safe_open(path / shard, "pt") as file:
-                held = set(file.keys())
-                for name in (name for name, where in shards.items() if where == shard):
-                    ours, shape = wanted[name]
-                    if name not in held:
-                        raise ValueError(f"{path / shard}: lacks {name}, which the index places there")
-                    found = tuple(file.get_slice(name).get_shape())
-                    if found != tuple(shape):
-                        raise ValueError(f"{path / shard}: {name} is {found}; expected {tuple(shape)}")
-                    state[ours] = file.get_tensor(name).to(device, dtype)
-                    done += 1
-                    progress.update(done)
-        except SafetensorError as error:
-            raise ValueError(f"{path / shard}: cannot be read ({error}); download it again") from None
+        with _opened(path / shard) as file:
+            for name, ours in _checked(path / shard, file, model, shards):
+                if place_of(ours, places) == "disk":
+                    kind = str(dtype).removeprefix("torch.")
+                    waiting[ours] = dict(safetensors_file=str(path / shard), weight_name=name, dtype=kind)
+                    state[ours] = torch.empty(file.get_slice(name).get_shape(), dtype=dtype, device="meta")
+                else:
+                    state[ours] = file.get_tensor(name).to(place_of(ours, places), dtype)
+                done += 1
+                progress.update(done)
         model.load_state_dict(state, strict=False, assign=True)
-    inner = model.lm.model
-    inner.rotary_emb = type(inner.rotary_emb)(model.lm.config).to(device)
+    inner, place = model.lm.model, place_of("lm.model.rotary_emb.inv_freq", places)
+    inner.rotary_emb = type(inner.rotary_emb)(model.lm.config).to("cpu" if place == "disk" else place)
+    return waiting
+
+
+@contextmanager
+def _opened(shard: Path) -> Iterator[Any]:
+    try:
+        with safe_open(shard, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{shard}: cannot be read ({error}); download it again") from None
+
+
+def _checked(shard: Path, file: Any, model: Backbone, shards: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The name of each tensor that the index places in ``shard``, and our name, after a look at its shape."""
+    wanted = {published_name(name): (name, tensor.shape) for name, tensor in model.state_dict().items()}
+    held = set(file.keys())
+    for name in (name for name, where in shards.items() if where == shard.name):
+        if name not in held:
+            raise ValueError(f"{shard}: lacks {name}, which the index places there")
+        ours, shape = wanted[name]
+        found = tuple(file.get_slice(name).get_shape())
+        if found != tuple(shape):
+            raise ValueError(f"{shard}: {name} is {found}; expected {tuple(shape)}")
+        yield name, ours
+
+
+def _quantise(
+    path: Path, model: Backbone, shards: dict[str, str], device: torch.device, dtype: torch.dtype,
+    quantization_config: QuantizationConfigMixin,
+) -> None:
+    """The language model as transformers quantises it while it reads the folder."""
+    for shard in sorted(set(shards.values())):
+        with _opened(path / shard) as file:
+            list(_checked(path / shard, file, model, shards))  # transformers' own errors fill a page
+    try:
+        model.lm = LanguageModel.from_pretrained(
+            path, config=copy.deepcopy(model.lm.config), quantization_config=quantization_config,
+            device_map={"": device}, dtype=dtype, attn_implementation=ATTENTION, local_files_only=True,
+        )  # fmt: skip
+    except ImportError as error:
+        raise ImportError(f"quantization_config: {str(error).strip().splitlines()[0]}") from None
+    model.requires_grad_(False)
+
+
+class LanguageModel(Qwen2ForCausalLM):
+    """Qwen2 out of a folder that holds more than it, as transformers wants to be told."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^encoder\.", r"^adapter\."]

@@ -67,14 +67,17 @@ def prepare(
     samples: Sequence[Sample], speech_tokenizer: SpeechTokenizer, config: BackboneConfig
 ) -> list[Item]:
     """Compute once what every batch needs: mels of all that is heard, codes of all that is said."""
-    progress, speech = Progress("features", len(samples)), speech_tokenizer.identity
-    items = []
+    progress, items = Progress("features", len(samples)), []
     for i, sample in enumerate(samples):
-        turns = [*sample.history, vars(sample)]
-        exchanges = [_exchange(turn, speech_tokenizer, config) for turn in turns]
-        items.append(Item(sample.id, sample.task, exchanges, speech))
+        items.append(prepare_one(sample, speech_tokenizer, config))
         progress.update(i + 1)
     return items
+
+
+def prepare_one(sample: Sample, speech_tokenizer: SpeechTokenizer, config: BackboneConfig) -> Item:
+    turns = [*sample.history, vars(sample)]
+    exchanges = [_exchange(turn, speech_tokenizer, config) for turn in turns]
+    return Item(sample.id, sample.task, exchanges, speech_tokenizer.identity)
 
 
 def _exchange(turn: dict, speech_tokenizer: SpeechTokenizer, config: BackboneConfig) -> Exchange:

@@ -112,6 +112,10 @@ class Vocabulary:
         """Which ids are real audio codes (no pads)."""
         return (ids >= self.audio0) & (ids < self.audio_pad)
 
+    def is_audio(self, ids: Tensor) -> Tensor:
+        """Which ids of an answer belong to sound: audio codes, and what fills up either stream."""
+        return (ids >= self.audio0) | (ids == self.tts_pad)
+
     @cached_property
     def slot_masks(self) -> dict[str, Tensor]:
         """Per state of ``SLOTS`` (vocabulary,) bool: the tokens that it allows."""

@@ -216,9 +216,13 @@ class Samples(Sequence):
         if self._group[0] != (file, group):
             self._group = ((file, group), self._file(file).read_row_group(group))
         table = self._group[1].slice(row, 1)
-        motion = table["motion"].combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
-        motion = motion.astype(np.float32).reshape(-1, MotionConfig.dim)  # (T, 58)
-        return _to_sample(table.drop_columns(["motion"]).to_pylist()[0], motion)
+        return _to_sample(table.drop_columns(["motion"]).to_pylist()[0], _motion(table))
+
+    def motions(self) -> list[np.ndarray]:
+        """The motion (T, 58) of every sample, without decoding any sound."""
+        used = sorted({(file, group) for file, group, _ in self.places})
+        groups = {key: self._file(key[0]).read_row_group(key[1], columns=["motion"]) for key in used}
+        return [_motion(groups[file, group].slice(row, 1)) for file, group, row in self.places]
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
@@ -239,6 +243,11 @@ class Samples(Sequence):
         """Those whose columns equal ``values``: ``samples.where(style="ambiguous")``."""
         columns = {name: self.column(name) for name in values}
         return self.select(i for i in range(len(self)) if all(columns[n][i] == v for n, v in values.items()))
+
+
+def _motion(row: pyarrow.Table) -> np.ndarray:
+    motion = row["motion"].combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
+    return motion.astype(np.float32).reshape(-1, MotionConfig.dim)  # (T, 58)
 
 
 def load_samples(source: str | Path, split: str) -> Samples:

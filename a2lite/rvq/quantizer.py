@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from a2lite.config import RVQConfig
+from a2lite.parallel import agreed, gather
 
 
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def kmeans(points: Tensor, codes: int, rounds: int = 10) -> Tensor:
     drawn = torch.randint(len(points), (codes,), device=points.device)
     if len(points) >= codes:
         drawn = torch.randperm(len(points), device=points.device)[:codes]
-    centres = points[drawn]
+    centres = points[agreed(drawn)]
     for _ in range(rounds):
         counts, sums = _per_code(points, nearest(points, centres), codes)
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
@@ -63,17 +64,20 @@ class ResidualQuantizer(nn.Module):
     def forward(self, z: Tensor, learn: bool = False) -> tuple[Tensor, Tensor]:
         """z (..., d_z) -> q (..., d_z), the sum of the chosen vectors, and codes (..., N_q).
 
-        With ``learn``, EMA codebooks follow z; gradient ones wait for the optimiser.
+        With ``learn``, EMA codebooks follow z; gradient ones wait for the optimiser. Of several processes each
+        follows the latents of all, so that one codebook comes out.
         """
         learn = learn and self.config.codebook == "ema"
-        if learn and not self.started:
-            self._start(z.detach().flatten(0, -2))
+        if learn:
+            every = gather(z.detach()).flatten(0, -2)
+            if not self.started:
+                self._start(every)
         residual, q, codes = z.detach(), torch.zeros_like(z), []
         for level, codebook in enumerate(self.codebooks):
             chosen = nearest(residual, codebook.detach())
             entry = codebook[chosen]
             if learn:
-                self._follow(level, residual.flatten(0, -2), chosen.flatten())
+                every = self._follow(level, every)
             q, residual = q + entry, residual - entry.detach()
             codes.append(chosen)
         return q, torch.stack(codes, -1)
@@ -95,21 +99,24 @@ class ResidualQuantizer(nn.Module):
         self.started.fill_(True)
 
     @torch.no_grad()
-    def _follow(self, level: int, residual: Tensor, chosen: Tensor) -> None:
-        """Move each code towards the mean of what chose it; one hardly ever chosen is revived at a point."""
+    def _follow(self, level: int, residual: Tensor) -> Tensor:
+        """Move each code towards the mean of what chooses it; one hardly ever chosen is revived at a point.
+
+        residual (n, d_z) -> what this level leaves over of it, before it moved.
+        """
         c, counts, codebook = self.config, self.counts[level], self.codebooks[level]
+        chosen = nearest(residual, codebook)
+        left = residual - codebook[chosen]
         fresh, sums = _per_code(residual, chosen, c.codes)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(fresh)
-            torch.distributed.all_reduce(sums)
         total = c.ema_decay * counts[:, None] * codebook + (1 - c.ema_decay) * sums
         counts.mul_(c.ema_decay).add_(fresh, alpha=1 - c.ema_decay)
         codebook.copy_(total / counts.clamp(min=1e-6)[:, None])
         share = fresh.sum() / c.codes  # the count of a code in even use
         dead = counts < c.revive_below * share
-        drawn = torch.randint(len(residual), (c.codes,), device=residual.device)
+        drawn = agreed(torch.randint(len(residual), (c.codes,), device=residual.device))
         codebook.copy_(torch.where(dead[:, None], residual[drawn], codebook))
         counts.copy_(torch.where(dead, 0.5 * share, counts))
+        return left
 
 
 def usage(codes: Tensor, size: int) -> tuple[list[float], list[float]]:

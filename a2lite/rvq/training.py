@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 
 from a2lite.config import RVQConfig
 from a2lite.fit import Trace, fit, load_checkpoint, save_checkpoint
+from a2lite.parallel import agreed, place, share
 from a2lite.rvq.loss import Geometry
 from a2lite.rvq.model import MotionRVQ
 
@@ -47,15 +47,19 @@ def train(
     path: Path | None = None,
     geometry: Geometry | None = None,
     seed: int = 0,
+    device: torch.device | str = "cpu",
+    log_with: str | None = None,
 ) -> tuple[MotionRVQ, Trace]:
     """Train on ``motions``, each (T, 58); with ``path`` the checkpoint is written, and returned as read back.
 
     The paper's epochs (App. B) unless ``config.lite_steps`` says otherwise. Without a ``geometry``, Eq. 8 alone.
+    Several processes share each batch, which has to divide among them (ValueError).
     """
-    processes = PartialState(cpu=True)  # small enough for it
+    if config.batch % place()[1]:
+        raise ValueError(f"rvq.batch {config.batch} among {place()[1]} processes: expected a multiple")
     torch.manual_seed(seed)
-    model = MotionRVQ.from_motions(config, motions)
-    crops = Crops(motions, config.crop, config.batch // processes.num_processes, seed)
+    model = MotionRVQ.from_motions(config, motions).to(device)
+    crops = Crops(motions, config.crop, config.batch, seed)
 
     def loss(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         return model(batch.to(next(model.parameters()).device), geometry)[2]
@@ -64,19 +68,20 @@ def train(
     trace = fit(
         model,
         loss,
-        crops,
+        lambda step: share(crops(step)),
         steps=config.lite_steps or max(1, epochs),
         lr=config.lite_lr or config.lr,
         name="rvq",
         path=path,
         seed=seed,
         settings=dict(asdict(config), clips=len(motions), frames=len(crops.frames), geometry=geometry is not None),
+        log_with=log_with,
     )
     if path is None:
         return model, trace
-    if processes.is_main_process:
+    if place()[0] == 0:
         save_checkpoint(path, model, config, trace=trace)
-    processes.wait_for_everyone()
+    agreed(torch.zeros(1, device=device))  # nobody reads before it is written
     return load(path), trace
 
 

@@ -1,0 +1,155 @@
+"""Training as a command: ``python -m a2lite train rvq | a2llm``, in one process, on many GPUs, on several machines.
+
+    accelerate launch --num_processes 8 -m a2lite train a2llm --profile a100 --model-dir ... --data-dir ...
+
+A notebook has touched the GPU by the time it trains, so it starts this command as a child (``launch``) and shows what
+it prints. Stages and losses are those of ``training`` and ``rvq.training``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+from accelerate import PartialState
+
+from a2lite import rvq
+from a2lite.a2llm import A2LLM, mix
+from a2lite.config import PROFILES
+from a2lite.fit import Trace, load_checkpoint
+from a2lite.flame import Flame
+from a2lite.flame_qa import Samples
+from a2lite.parallel import place as process
+from a2lite.rvq import Geometry, MotionRVQ
+from a2lite.shards import SIZE, Shards, prepare_shards
+from a2lite.training import stage_ends, three_stages, train
+from a2lite.workplace import Workplace
+
+MODELS = {"rvq": "rvq.safetensors", "a2llm": "a2llm.safetensors"}
+
+
+def training_samples(place: Workplace) -> dict[str, Samples]:
+    """The questions (``train``) and, where there are any, the sentences to be read or repeated (``train_read``)."""
+    read = any(place.data_folder.glob("train_read-*.parquet"))
+    return {split: place.samples(split) for split in ("train", *(["train_read"] if read else []))}
+
+
+def train_rvq(place: Workplace, seed: int = 0, log_with: str | None = None) -> tuple[MotionRVQ, Trace]:
+    """The motion tokenizer on the motion of all training samples (App. B); written as the artefact rvq.safetensors."""
+    motions = [torch.from_numpy(motion) for part in training_samples(place).values() for motion in part.motions()]
+    head, config = place.head(), place.config.rvq
+    geometry = Geometry.of(Flame(head), head.regions, len(head.v_template), config)
+    path = place.artefact_path(MODELS["rvq"])
+    return rvq.train(config, motions, path, geometry, seed, place.device, log_with)
+
+
+def prepared(place: Workplace, speech, motion: MotionRVQ, size: int = SIZE) -> dict[str, Shards]:
+    """The training samples as shards of examples under ``artefacts/prepared``, made where they are missing."""
+    folder = place.artefact_path("prepared")
+    c = place.config.backbone
+    return {split: prepare_shards(samples, folder, split, speech, motion, c, size)
+            for split, samples in training_samples(place).items()}  # fmt: skip
+
+
+def train_a2llm(place: Workplace, seed: int = 0, **options) -> Trace:
+    """The three stages (Sec. 5.3) on prepared shards; written as the artefact a2llm.safetensors.
+
+    ``options`` are those of ``training.train``: ``fsdp``, ``log_with``, ``save_seconds``.
+    ValueError where no training sample is ``high_dynamic``: those are what stage 3 trains on.
+    """
+    path = place.artefact_path(MODELS["a2llm"])
+    if path.exists():
+        raise ValueError(f"{path}: is there already; move it away to train anew")
+    motion = place.rvq().to(place.device)
+    every = Shards.together(prepared(place, place.speech(), motion).values())
+    lively = [(i, entry["task"]) for i, entry in enumerate(every.entries) if entry["high_dynamic"]]
+    if not lively:
+        raise ValueError(f"{place.data_folder}: no training sample is high_dynamic; stage 3 has nothing to train on")
+    torch.manual_seed(seed)
+    model = A2LLM(place.config, place.backbone(), motion).to(place.device)
+    tasks = [entry["task"] for entry in every.entries]
+    stages = three_stages(place.config.training, every.select(mix(tasks)), every.select(lively))
+    trace = train(model, stages, path, seed=seed, **options)
+    model.save(path, trace=trace, stage_ends=stage_ends(stages))
+    return trace
+
+
+# ---------------------------------------------------------------- as a child
+
+
+def launch(place: Workplace, what: str, *more: str) -> Trace:
+    """Train ``what`` in ``place.num_gpus`` processes of their own, and show what they print; returns the ``Trace``.
+
+    Without a GPU the processes share the CPU. Interrupted, they end their step and save. ChildProcessError with the
+    last line they said where they fail.
+    """
+    count = place.num_gpus
+    starter = ["accelerate.commands.launch", "--num_processes", str(count), "--num_machines", "1",
+               "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+    if not torch.cuda.is_available():
+        starter = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    elif count > 1:
+        starter.append("--multi_gpu")
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in vars(place).items()
+             if name in _PARAMETERS and value]  # fmt: skip
+    command = [sys.executable, "-m", *starter, "-m", "a2lite", "train", what, *given, *more]
+    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+                             start_new_session=True)  # fmt: skip
+    said: deque[str] = deque(maxlen=200)
+    try:
+        for line in child.stdout:
+            said.append(line.rstrip())
+            print(line, end="", flush=True)
+        code = child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise
+    if code:
+        ours = [line for line in said if line.startswith("a2lite:")] or [line for line in said if line]
+        raise ChildProcessError(f"training {what} in {count} processes: {ours[0] if ours else f'ended with {code}'}")
+    return Trace(**load_checkpoint(place.artefact_path(MODELS[what]))[1]["trace"])
+
+
+# ---------------------------------------------------------------- the command
+
+_PARAMETERS = [f.name for f in fields(Workplace) if f.name not in ("profile", "num_gpus")] + ["profile"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """``python -m a2lite train rvq|a2llm [--profile a100] [--model-dir ...] ...``"""
+    parser = argparse.ArgumentParser(prog="python -m a2lite train", description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=MODELS)
+    parser.add_argument("--profile", default="tiny", choices=PROFILES)
+    parser.add_argument("--size", default="", choices=["", "nano"], help="shrunk, for tests")
+    parser.add_argument("--model-dir", default="", help="the folder of Step-Audio-2-mini")
+    parser.add_argument("--flame-path", default="", help="a published FLAME file, in the place of the kit's head")
+    parser.add_argument("--data-dir", default="", help="a folder of FLAME-QA samples (Parquet)")
+    parser.add_argument("--output-dir", default="", help="where artefacts go and come from; else runs/<profile>")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fsdp", action="store_true", help="share the language model's layers among the processes")
+    parser.add_argument("--log-with", choices=["tensorboard", "wandb"], help="write the curves there too")
+    parser.add_argument("--save-seconds", type=float, default=600.0, help="how often a2llm saves all (default 600)")
+    args = parser.parse_args(argv)
+    place = Workplace(**{name: getattr(args, name) for name in _PARAMETERS})
+    if "WORLD_SIZE" in os.environ:
+        PartialState(cpu=place.device.type == "cpu")
+    if process()[0] > 0:  # the first one speaks for all; errors have their own stream
+        sys.stdout = open(os.devnull, "w")
+    try:
+        if args.what == "rvq":
+            train_rvq(place, args.seed, args.log_with)
+        else:
+            train_a2llm(place, args.seed, fsdp=args.fsdp, log_with=args.log_with, save_seconds=args.save_seconds)
+    finally:
+        if process()[1] > 1:
+            torch.distributed.destroy_process_group()
+    return 0
