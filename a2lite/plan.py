@@ -89,7 +89,8 @@ def estimate(config: Config, setup: Setup | None = None, shape: Shape | None = N
     should say, ``tokens_per_second`` the LLM positions of all GPUs, ``spared`` the share of the work that checkpointing
     costs where memory would do without it. ValueError where it cannot be.
     """
-    setup, n, batch = setup or Setup(), counts(config), config.training.batch
+    setup = setup or Setup(checkpointing=config.training.gradient_checkpointing)
+    n, batch = counts(config), config.training.batch
     share = -(-batch // setup.gpus)
     if setup.gpus > batch:
         raise ValueError(f"gpus {setup.gpus}: a batch of {batch} has not one example for each; use at most {batch}")
@@ -267,7 +268,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m a2lite plan", description=__doc__.split("\n\n")[0])
     parser.add_argument("--profile", default="a100", choices=PROFILES)
     parser.add_argument("--size", choices=[name for name in SIZES if name], help="shrunk, for tests")
-    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--gpus", type=int, help="default 1; with --compare as many as the run had")
     parser.add_argument("--gpu", default="a100", choices=CARDS)
     parser.add_argument("--memory", type=float, help="GB of each; else the card's")
     parser.add_argument("--price", type=float, help="$ per GPU and hour; else a guess")
@@ -282,10 +283,11 @@ def main(argv: Sequence[str]) -> int:
     config, card = load_config(args.profile, args.size), CARDS[args.gpu]
     card = replace(card, memory=card.memory if args.memory is None else args.memory,
                    price=card.price if args.price is None else args.price)  # fmt: skip
-    setup = Setup(args.gpus, card, args.fsdp, config.training.gradient_checkpointing, args.utilisation)
+    measured, planned = read_measured(args.compare) if args.compare else ({}, None)
+    gpus = measured.get("gpus", 1) if args.gpus is None else args.gpus
+    setup = Setup(gpus, card, args.fsdp, config.training.gradient_checkpointing, args.utilisation)
     shape = Shape(question=args.question, answer=args.answer)
     if args.compare:
-        measured, planned = read_measured(args.compare)
         rows = compare(planned or estimate(config, setup, shape, args.part), measured)
         lines = [f"{'':20} {'planned':>12} {'measured':>12}   ratio"]
         lines += [f"{r['name']:20} {r['planned']:12,.2f} {r['measured']:12,.2f} {r['ratio']:7.2f}" for r in rows]
