@@ -53,7 +53,7 @@ class Setup:
 
     def __post_init__(self):
         for name, value in (("gpus", self.gpus), ("memory", self.card.memory), ("price", self.card.price)):
-            if value < (1 if name == "gpus" else 0) or not value < float("inf"):
+            if not isinstance(value, int | float) or value < (1 if name == "gpus" else 0) or not value < float("inf"):
                 raise ValueError(f"{name} {value}: expected {'at least 1' if name == 'gpus' else 'a positive number'}")
         if not 0 < self.utilisation <= 1:
             raise ValueError(f"utilisation {self.utilisation}: expected a share of the peak, above 0 and at most 1")
@@ -189,10 +189,13 @@ def compare(planned: Mapping[str, Any], measured: Mapping[str, Any]) -> list[dic
     ``measured`` is ``{"peak_gib", "tokens_per_second", "gpus", "stage"}``: the allocator's peak of the fullest GPU, LLM
     positions per second over all of them. ValueError where the two are of different numbers of GPUs or share no figure.
     """
+    if "gpus" not in planned:
+        raise ValueError(f"plan {dict(planned)}: expected what estimate gives")
     if measured.get("gpus", planned["gpus"]) != planned["gpus"]:
         raise ValueError(f"measured on {measured['gpus']} GPUs, planned for {planned['gpus']}: plan for as many")
-    rows = [(name, planned[name], measured[name]) for name in MEASURES if measured.get(name) is not None]
-    if not rows or any(not isinstance(value, int | float) or value <= 0 for _, _, value in rows):
+    both = [name for name in MEASURES if None not in (planned.get(name), measured.get(name))]
+    rows = [(name, planned[name], measured[name]) for name in both]
+    if not rows or any(not isinstance(value, int | float) or value <= 0 for _, *values in rows for value in values):
         raise ValueError(f"measured {dict(measured)}: expected {' or '.join(MEASURES)}, numbers above 0")
     return [dict(name=name, planned=plan, measured=value, ratio=value / plan) for name, plan, value in rows]
 

@@ -250,6 +250,11 @@ def test_a_run_is_compared_with_its_plan(tmp_path, capsys):
     assert "measured on 2 GPUs, planned for 1" in capsys.readouterr().err
     assert main(["plan", "--compare", str(tmp_path / "none.json")]) == 2
     assert "none.json: no such file" in capsys.readouterr().err
+    (tmp_path / "measured.json").write_text(json.dumps(dict(measured, gpus="two")))
+    assert main(nano) == 2
+    assert "gpus two: expected at least 1" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="expected what estimate gives"):
+        compare({}, measured)
     with pytest.raises(ValueError, match="expected peak_gib or tokens_per_second"):
         compare(planned, dict(gpus=2))
 
