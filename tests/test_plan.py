@@ -232,7 +232,7 @@ def test_what_cannot_be_ends_in_one_line(capsys, arguments, said):
 
 def test_a_run_is_compared_with_its_plan(tmp_path, capsys):
     config = load_config("laptop", "nano")
-    planned = estimate(config, Setup(2))
+    planned = estimate(config, Setup(2, checkpointing=config.training.gradient_checkpointing))
     measured = dict(peak_gib=2 * planned["peak_gib"], tokens_per_second=planned["tokens_per_second"] / 4, gpus=2,
                     stage="stage 1")  # fmt: skip
     assert [row["ratio"] for row in compare(planned, measured)] == pytest.approx([2, 0.25])
@@ -243,10 +243,18 @@ def test_a_run_is_compared_with_its_plan(tmp_path, capsys):
     assert main(["plan", "--compare", str(tmp_path)]) == 0
     assert "peak_gib" in capsys.readouterr().out
     (tmp_path / "plan.json").unlink()  # then the plan is made now, of the arguments
-    assert main(["plan", "--compare", str(tmp_path), "--profile", "laptop", "--size", "nano"]) == 2
+    nano = ["plan", "--compare", str(tmp_path), "--profile", "laptop", "--size", "nano", "--json"]
+    assert main(nano) == 0
+    assert [row["ratio"] for row in json.loads(capsys.readouterr().out)] == pytest.approx([2, 0.25])
+    assert main([*nano, "--gpus", "1"]) == 2
     assert "measured on 2 GPUs, planned for 1" in capsys.readouterr().err
     assert main(["plan", "--compare", str(tmp_path / "none.json")]) == 2
     assert "none.json: no such file" in capsys.readouterr().err
+    (tmp_path / "measured.json").write_text(json.dumps(dict(measured, gpus="two")))
+    assert main(nano) == 2
+    assert "gpus two: expected at least 1" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="expected what estimate gives"):
+        compare({}, measured)
     with pytest.raises(ValueError, match="expected peak_gib or tokens_per_second"):
         compare(planned, dict(gpus=2))
 
