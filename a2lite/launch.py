@@ -170,12 +170,10 @@ def main(argv: Sequence[str]) -> int:
         PartialState(cpu=place.device.type == "cpu")
     if process()[0] > 0:  # the first one speaks for all; errors have their own stream
         sys.stdout = open(os.devnull, "w")
-    try:
-        if args.what == "rvq":
-            train_rvq(place, args.seed, args.log_with)
-        else:
-            train_a2llm(place, args.seed, fsdp=args.fsdp, log_with=args.log_with, save_seconds=args.save_seconds)
-    finally:
-        if process()[1] > 1:
-            torch.distributed.destroy_process_group()
+    if args.what == "rvq":
+        train_rvq(place, args.seed, args.log_with)
+    else:
+        train_a2llm(place, args.seed, fsdp=args.fsdp, log_with=args.log_with, save_seconds=args.save_seconds)
+    if process()[1] > 1:  # not where one has failed: NCCL would wait for the others
+        torch.distributed.destroy_process_group()
     return 0

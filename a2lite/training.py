@@ -7,7 +7,7 @@ so that a killed run resumes in whatever stage it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from a2lite.parallel import place, share
 from a2lite.shards import Shards
 
 T = TypeVar("T")
+UNDECIDING = dict(part=None, gradient_checkpointing=False)  # a run may go on with others, where memory is another
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def train(
     c = model.config
     settings = dict(
         stages=[(stage.name, stage.steps, len(stage.examples)) for stage in stages], base=model.backbone.identity,
-        codes=model.rvq.identity, training=asdict(c.training), connector=asdict(c.connector),
+        codes=model.rvq.identity, training=asdict(replace(c.training, **UNDECIDING)), connector=asdict(c.connector),
         lora=asdict(c.lora) if model.lora else None,
     )  # fmt: skip
     return fit(
