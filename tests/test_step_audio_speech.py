@@ -193,6 +193,10 @@ def test_any_sound_gives_25_codes_a_second_rounded_up(speech):
         assert torch.equal(codes[1], codes_of(padded))
 
 
+def test_it_hears_with_as_many_threads_as_torch_has(speech):
+    assert speech.session.get_session_options().intra_op_num_threads == torch.get_num_threads()
+
+
 def test_long_sound_is_heard_in_windows_of_30_seconds(speech, monkeypatch):
     wave = 0.1 * torch.randn(640 * 2000, generator=torch.Generator().manual_seed(0))  # 80 s
     wave *= torch.linspace(0.01, 1, len(wave))  # one loudness for all: the mel is of the whole

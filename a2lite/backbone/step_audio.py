@@ -25,9 +25,9 @@ from a2lite.backbone.placement import Place, dispatch, place_of, places_of
 from a2lite.backbone.tokens import Vocabulary
 from a2lite.config import BackboneConfig
 from a2lite.fit import Progress
+from a2lite.speech.detokenizer import POINTER, check_file
 
 INDEX = "model.safetensors.index.json"
-POINTER = b"version https://git-lfs"
 CODES = 6561  # of the S3 tokenizer, 3^8; the checkpoint registers more names than it uses
 ROWS = 158720  # of its embedding, more than it has tokens
 LANGUAGE = {  # fields of config.json -> ours
@@ -99,7 +99,7 @@ def read_vocabulary(path: Path, rows: int) -> Vocabulary:
             tokenizer = Tokenizer.from_file(str(whole))
         else:
             for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-                _check_file(path / name)
+                check_file(path / name)
             tokenizer = Qwen2Tokenizer.from_pretrained(str(path), local_files_only=True).backend_tokenizer
     except (FileNotFoundError, ValueError):
         raise
@@ -117,16 +117,8 @@ def published_name(name: str) -> str:
 # ---------------------------------------------------------------- reading
 
 
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: is missing; download it again")
-    with path.open("rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            raise ValueError(f"{path}: is a Git LFS pointer, not the file; fetch it with git lfs pull")
-
-
 def _json(path: Path) -> dict[str, Any]:
-    _check_file(path)
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -161,7 +153,7 @@ def _check_names(path: Path, model: nn.Module, shards: dict[str, str]) -> None:
     for shard in sorted(set(shards.values())):
         if Path(shard).name != shard:
             raise ValueError(f"{path / INDEX}: names a shard {shard!r}; expected a file of the folder")
-        _check_file(path / shard)
+        check_file(path / shard)
 
 
 def _fill(

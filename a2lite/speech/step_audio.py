@@ -67,10 +67,13 @@ class StepAudioSpeech:
         except ModuleNotFoundError:
             raise ModuleNotFoundError('onnxruntime: is not installed; pip install -e ".[speech]"') from None
         path = self.folder / FILES[0]
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        gpu = torch.cuda.current_device() if torch.cuda.is_available() else 0  # each of several processes has its own
+        wanted = {"CUDAExecutionProvider": {"device_id": gpu}, "CPUExecutionProvider": {}}
+        providers = [(name, wanted[name]) for name in wanted if name in onnxruntime.get_available_providers()]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()  # and its share of the processor
         try:
-            session = onnxruntime.InferenceSession(str(path), providers=providers)
+            session = onnxruntime.InferenceSession(str(path), options, providers)
         except Exception as error:  # a class of its own for every reason
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path}: onnxruntime cannot read it ({reason}); download it again") from None
