@@ -81,6 +81,8 @@ def test_shards_of_another_tokenizer_or_torn_ones_are_named_in_one_line(samples,
     other = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
     with pytest.raises(ValueError, match="train-00000-of-00003.safetensors: was made of other samples or by other"):
         write(samples, tmp_path, other)
+    with pytest.raises(ValueError, match="train-00000-of-00003.safetensors: was made of other samples or by other"):
+        write(samples.select([1, 0, 2, 3, 4]), tmp_path, rvq)
     (tmp_path / "train-00002-of-00003.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="train-00002-of-00003.safetensors: is no shard .*delete it") as caught:
         Shards([tmp_path / "train-00002-of-00003.safetensors"])
