@@ -18,6 +18,7 @@ COMMANDS = {
     "student": ("a2lite.course.student", "copy the course without its answers"),
     "train": ("a2lite.launch", "train the motion tokenizer or A2-LLM, alone or in several processes"),
     "sizes": ("a2lite.sizes", "how many parameters the models of a profile have"),
+    "plan": ("a2lite.plan", "memory, hours and cost of training, before it starts"),
     "doctor": ("a2lite.doctor", "check this machine, one line and one remedy per thing"),
 }
 

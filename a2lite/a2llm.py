@@ -122,7 +122,11 @@ class A2LLM(nn.Module):
         if config.training.emotion_aux:
             self.emotion = nn.Linear(config.backbone.hidden, len(config.training.emotions))
         if lora:
-            inject_adapter_in_model(lora_config(config.lora), self.backbone.lm)
+            try:
+                inject_adapter_in_model(lora_config(config.lora), self.backbone.lm)
+            except ValueError as error:  # matrices of a quantiser that peft does not know
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"backbone: takes no LoRA ({reason}); quantise it by bitsandbytes") from None
             for layer in self.lora_layers():
                 _place(layer)
 

@@ -72,6 +72,8 @@ def save_folder(model: A2LLM, folder: Path) -> None:
             **{name: asdict(getattr(model.config, name)) for name in SECTIONS},
         )  # fmt: skip
         (partial / "config.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
+        for name in {ADAPTER, ADAPTER_CONFIG} - {path.name for path in files}:
+            (folder / name).unlink(missing_ok=True)  # of a model that was saved here before
         for path in (*files, partial / "config.json"):
             os.replace(path, folder / path.name)
     finally:
@@ -101,7 +103,10 @@ def load_folder(kind: type[A2LLM], folder: Path, backbone: Backbone) -> A2LLM:
             raise FileNotFoundError(f"{folder / name}: is missing; copy the whole folder again")
         if _digest(folder / name) != digest:
             raise ValueError(f"{folder / name}: is torn, or not the one saved here; copy the whole folder again")
-    model = kind(_config(folder, told), backbone, load_rvq(folder / RVQ), lora=ADAPTER in told["files"])
+    rvq = load_rvq(folder / RVQ)
+    if rvq.identity != told["codes"]:
+        raise ValueError(f"{folder / RVQ}: is not the connector's motion tokenizer; copy the whole folder again")
+    model = kind(_config(folder, told), backbone, rvq, lora=ADAPTER in told["files"])
     _fill(folder / CONNECTOR, load_checkpoint(folder / CONNECTOR)[0], model.connector.state_dict())
     if model.lora:
         _fill(folder / ADAPTER, load_file(folder / ADAPTER), lora_weights(backbone.lm))

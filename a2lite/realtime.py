@@ -28,7 +28,7 @@ from a2lite.config import AudioConfig, Config
 from a2lite.flame import Flame, FlameHead, load_head
 from a2lite.people import dress
 from a2lite.player import Clip, Tokens, save_page
-from a2lite.speech import SpeechTokenizer
+from a2lite.speech import SpeechTokenizer, StepAudioSpeech
 from a2lite.workplace import Workplace
 
 TOKEN_RATE = AudioConfig.token_rate  # audio tokens and motion frames per second
@@ -128,7 +128,7 @@ class Face:
 class Voice:
     """Audio tokens in, one by one; sound out chunk by chunk, behind by the speech decoder's look-ahead."""
 
-    def __init__(self, tokenizer: SpeechTokenizer, chunk: int):
+    def __init__(self, tokenizer: SpeechTokenizer | StepAudioSpeech, chunk: int):
         self.stream, self.chunk = tokenizer.stream(), chunk
         self.waiting: list[int] = []
         self.given = 0
@@ -151,12 +151,13 @@ class Voice:
 class Avatar:
     """The model and its decoders, ready to be asked. LoRA is merged into ``model``, which then trains no more."""
 
-    def __init__(self, config: Config, model: A2LLM, speech: SpeechTokenizer):
+    def __init__(self, config: Config, model: A2LLM, speech: SpeechTokenizer | StepAudioSpeech):
         if model.backbone.speech not in ("", speech.identity):
             raise ValueError(f"backbone: speaks the codes of another speech tokenizer ({model.backbone.speech})")
         self.config, self.model, self.speech = config, model.eval(), speech
         for layer in self.model.lora_layers():
-            if not layer.merged:
+            base = layer.get_base_layer().weight
+            if not (layer.merged or base.is_meta or not base.is_floating_point()):  # on disk, or quantised: stays apart
                 layer.merge()
 
     @classmethod

@@ -2,11 +2,14 @@
 
     python benchmarks/training.py --json      # one run, the contenders in turns; ratios are what counts
 
-The shipped language model with LoRA and connector, on the shipped samples (four subtasks), batches of 16, bfloat16 where
-the processor has it. The Trainer's model computes the same losses plainly: all logits, transformers' own cross-entropy
-over every position, the same connector, batches as its own sampler draws them; "grouped" lets it group by length as well.
+The shipped language model with LoRA and connector, on the shipped samples (four subtasks), batches of 16, bfloat16
+where the processor has it. The Trainer's model computes the same losses plainly: all logits, transformers' own
+cross-entropy over every position, the same connector, batches as its own sampler draws them; "grouped" lets it group
+by length as well.
 Each contender works in a process of its own, one thread each: ``tokens_per_second`` counts real positions of the
-language model (no padding), medians over rounds; ``peak_mb`` is above what is held before the first step (Linux only).
+language model (no padding), medians over rounds. ``peak_mb`` are the tensors alive at once, weights included, in one
+step on the same batch, the sixteen longest dialogues; ``process_mb`` is the process's own peak above what it held
+before the first step (Linux only), with all that the allocator keeps and the kernels' scratch.
 The floor is the matrix products alone, 4 FLOPs per frozen and 6 per trained weight and token, at the rate at which this
 processor multiplies large matrices. ``logits`` compares one cross-entropy over the published vocabulary, whole and in
 chunks.
@@ -26,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from full_size import LiveBytes
 from torch import nn
 
 from a2lite.a2llm import A2LLM, AvatarBatch, Example, examples_of, mixed
@@ -98,7 +102,8 @@ def ours(rounds: int, turns: Turns) -> None:
         return batch
 
     model.collate = watched
-    turns.before = restart_peak()
+    turns.before, turns.model, turns.loss = restart_peak(), model, model.loss
+    turns.longest = collate(longest(examples))
     train(model, [Stage("benchmark", WARM + rounds * STEPS + 1, examples)])
 
 
@@ -109,7 +114,7 @@ class Plain(nn.Module):
         from peft import LoraConfig, get_peft_model
 
         super().__init__()
-        c, self.config = model.config.lora, model.config
+        c, self.motion_weight = model.config.lora, model.config.training.motion_weight
         self.backbone, self.connector, self.group = model.backbone, model.connector, model.rvq.config.group
         adapter = LoraConfig(r=c.rank, lora_alpha=c.alpha, lora_dropout=c.dropout, target_modules=list(c.targets))
         self.backbone.lm = get_peft_model(model.backbone.lm, adapter)
@@ -121,7 +126,7 @@ class Plain(nn.Module):
         hidden = self.backbone.audio_hidden(sequence, self.backbone.read(out.hidden_states))
         rows = nn.utils.rnn.pad_sequence([align_tail(h, self.group) for h in hidden], True)
         motion = motion_loss(self.connector(rows, batch.codes, batch.lengths), batch.codes, batch.lengths)
-        return {"loss": out.loss + self.config.training.motion_weight * motion["motion"]}
+        return {"loss": out.loss + self.motion_weight * motion["motion"]}
 
 
 def theirs(rounds: int, turns: Turns, grouped: bool) -> None:
@@ -137,7 +142,7 @@ def theirs(rounds: int, turns: Turns, grouped: bool) -> None:
             return len(examples)
 
         def __getitem__(self, i):
-            return {"example": examples[i], "length": examples[i].item.length}
+            return {"example": examples[i], "input_ids": [0] * examples[i].item.length}  # by which it groups
 
     def collate(rows):
         turns.begin()
@@ -145,15 +150,17 @@ def theirs(rounds: int, turns: Turns, grouped: bool) -> None:
         turns.saw(batch)
         return {"batch": batch}
 
-    sampling = dict(train_sampling_strategy="group_by_length", length_column_name="length") if grouped else {}
+    sampling = dict(train_sampling_strategy="group_by_length") if grouped else {}
     with tempfile.TemporaryDirectory() as folder:
         args = transformers.TrainingArguments(
             folder, per_device_train_batch_size=BATCH, max_steps=WARM + rounds * STEPS + 1, learning_rate=1e-3,
             bf16=native_bfloat16(torch.device("cpu")), use_cpu=True, report_to=[], save_strategy="no",
-            logging_strategy="no", disable_tqdm=True, remove_unused_columns=False, dataloader_drop_last=True, **sampling,
+            logging_strategy="no", disable_tqdm=True, remove_unused_columns=False, dataloader_drop_last=True,
+            **sampling,
         )  # fmt: skip
         trainer = transformers.Trainer(model, args, train_dataset=Data(), data_collator=collate)
-        turns.before = restart_peak()
+        turns.before, turns.model, turns.loss = restart_peak(), model, model
+        turns.longest = plain.collate(longest(examples))
         trainer.train()
 
 
@@ -192,7 +199,9 @@ def logits(name: str, positions: int = 2048, width: int = 256) -> None:
     cross_entropies(head, last, target, *([10**12] if name == "whole" else [])).mean().backward()
     print(time.perf_counter() - start, positions, flush=True)
     sys.stdin.readline()
-    print(resident("VmHWM") - before, flush=True)
+    with LiveBytes([head.weight, last]) as live:
+        cross_entropies(head, last, target, *([10**12] if name == "whole" else [])).mean().backward()
+    print(resident("VmHWM") - before, live.peak / 2**20, flush=True)
 
 
 # ---------------------------------------------------------------- a process for each
@@ -204,7 +213,22 @@ def work(name: str, rounds: int) -> None:
         return logits(name)
     turns = Turns()
     ours(rounds, turns) if name == "a2lite" else theirs(rounds, turns, grouped="grouped" in name)
-    print(resident("VmHWM") - turns.before, flush=True)
+    print(resident("VmHWM") - turns.before, alive(turns), flush=True)
+
+
+def longest(examples: list[Example]) -> list[Example]:
+    return sorted(examples, key=lambda example: example.item.length)[-BATCH:]
+
+
+def alive(turns: Turns) -> float:
+    """MB of tensors at the peak of a step on the longest dialogues."""
+    model = turns.model.train()
+    model.zero_grad()
+    with LiveBytes([*model.parameters(), *model.buffers()]) as live:
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_bfloat16(torch.device("cpu"))):
+            loss = turns.loss(turns.longest)["loss"]
+        loss.backward()
+    return live.peak / 2**20
 
 
 def restart_peak() -> float:
@@ -248,9 +272,10 @@ def in_turns(names: Sequence[str], rounds: int) -> dict[str, dict]:
     out = {}
     for name, worker in workers.items():
         worker.stdin.close()
-        peak = float(heard(name, worker).split()[-1])
+        process, peak = map(float, worker.stdout.read().split()[-2:])  # after whatever a Trainer says at its end
         rounded = [round(rate) for rate in rates[name]]
-        out[name] = dict(tokens_per_second=round(float(np.median(rates[name]))), rounds=rounded, peak_mb=round(peak))
+        out[name] = dict(tokens_per_second=round(float(np.median(rates[name]))), rounds=rounded, peak_mb=round(peak),
+                         process_mb=round(process))  # fmt: skip
         worker.wait()
     return out
 
@@ -261,6 +286,7 @@ def measure(rounds: int) -> dict:
     for name in CONTENDERS[1:]:
         out[f"times as fast as {name}"] = round(mine["tokens_per_second"] / out[name]["tokens_per_second"], 2)
         out[f"share of the peak of {name}"] = round(mine["peak_mb"] / out[name]["peak_mb"], 2)
+        out[f"share of the process of {name}"] = round(mine["process_mb"] / out[name]["process_mb"], 2)
     out["share of the floor's speed"] = round(mine["tokens_per_second"] / floor(), 2)
     out["logits"] = in_turns(CHUNKS, 1)
     whole, chunks = (out["logits"][name]["peak_mb"] for name in CHUNKS)

@@ -15,11 +15,11 @@ from a2lite.backbone.model import ATTENTION
 from a2lite.folder import lora_config
 from a2lite.rvq import MotionRVQ
 from a2lite.training import predict, three_stages, train
-from test_training import CONFIG, backbone, examples, model, vocabulary  # noqa: F401
+from test_training import CONFIG, backbone, examples, model, vocabulary
 
 
 @pytest.fixture(scope="module")
-def trained(vocabulary, examples):  # noqa: F811
+def trained(vocabulary, examples):
     net = model(vocabulary)
     train(net, three_stages(CONFIG.training, examples, examples[:2]))
     return net.eval()
@@ -31,7 +31,7 @@ def saved(trained, tmp_path):
     return tmp_path / "mine"
 
 
-def test_a_folder_round_trip_computes_the_same(vocabulary, examples, trained, saved):  # noqa: F811
+def test_a_folder_round_trip_computes_the_same(vocabulary, examples, trained, saved):
     again = A2LLM.from_pretrained(saved, backbone(vocabulary))
     assert not again.training and again.config == trained.config
     batch = trained.collate(examples)
@@ -43,7 +43,7 @@ def test_a_folder_round_trip_computes_the_same(vocabulary, examples, trained, sa
         assert torch.equal(again.state_dict()[name], value), name
 
 
-def test_a_folder_is_written_over_and_keeps_what_else_lies_there(vocabulary, trained, saved):  # noqa: F811
+def test_a_folder_is_written_over_and_keeps_what_else_lies_there(vocabulary, trained, saved):
     (saved / "README.md").write_text("mine")
     (saved / "connector.safetensors").write_bytes(b"torn")
     trained.save_pretrained(saved)
@@ -53,7 +53,8 @@ def test_a_folder_is_written_over_and_keeps_what_else_lies_there(vocabulary, tra
     assert sorted(path.name for path in saved.iterdir()) == [*names, "rvq.safetensors"]
 
 
-def test_without_lora_there_is_no_adapter(vocabulary, examples, tmp_path):  # noqa: F811
+def test_without_lora_there_is_no_adapter(vocabulary, examples, tmp_path):
+    model(vocabulary).save_pretrained(tmp_path)
     net = model(vocabulary, lora=False).eval()
     net.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -64,14 +65,14 @@ def test_without_lora_there_is_no_adapter(vocabulary, examples, tmp_path):  # no
     assert all(torch.equal(a, b) for a, b in zip(predict(again, examples), predict(net, examples), strict=True))
 
 
-def plain_qwen2(vocabulary) -> Qwen2ForCausalLM:  # noqa: F811
+def plain_qwen2(vocabulary) -> Qwen2ForCausalLM:
     lm = Qwen2ForCausalLM(qwen2_config(CONFIG.backbone, vocabulary))
     lm.load_state_dict(backbone(vocabulary).lm.state_dict())
     lm.set_attn_implementation(ATTENTION)
     return lm.eval()
 
 
-def test_peft_reads_the_folder(vocabulary, examples, trained, saved):  # noqa: F811
+def test_peft_reads_the_folder(vocabulary, examples, trained, saved):
     theirs = peft.PeftModel.from_pretrained(plain_qwen2(vocabulary), saved).eval()
     batch = trained.collate(examples).sequence
     with torch.no_grad():
@@ -82,7 +83,7 @@ def test_peft_reads_the_folder(vocabulary, examples, trained, saved):  # noqa: F
             assert not torch.equal(theirs(inputs_embeds=x).logits, ours)
 
 
-def test_the_adapter_files_are_what_peft_itself_writes(vocabulary, trained, saved, tmp_path):  # noqa: F811
+def test_the_adapter_files_are_what_peft_itself_writes(vocabulary, trained, saved, tmp_path):
     theirs = peft.get_peft_model(plain_qwen2(vocabulary), lora_config(CONFIG.lora))
     names = {name for name, _ in trained.backbone.lm.named_parameters() if "lora_" in name}
     state = {f"base_model.model.{name}": trained.backbone.lm.get_parameter(name) for name in names}
@@ -108,20 +109,21 @@ HARMS = [
     (lambda f: (f / "rvq.safetensors").unlink(), "rvq.safetensors: is missing; copy the whole folder again"),
     (lambda f: (f / "connector.safetensors").write_bytes(b"x" * 99), "connector.safetensors: is torn, or not the one"),
     (lambda f: change(f / "adapter_config.json", r=8), "adapter_config.json: is torn, or not the one saved here"),
+    (lambda f: change(f / "config.json", codes="0"), "rvq.safetensors: is not the connector's motion tokenizer; copy"),
     (lambda f: change(f / "config.json", lora=asdict(replace(CONFIG.lora, rank=8))), r"lora_A.weight is .*; expected"),
     (lambda f: change(f / "config.json", lora=asdict(replace(CONFIG.lora, targets=("q_proj",)))), "other weights than"),
 ]
 
 
 @pytest.mark.parametrize(("harm", "message"), HARMS)
-def test_what_is_wrong_with_a_folder_is_said_in_one_line(vocabulary, saved, harm, message):  # noqa: F811
+def test_what_is_wrong_with_a_folder_is_said_in_one_line(vocabulary, saved, harm, message):
     harm(saved)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         A2LLM.from_pretrained(saved, backbone(vocabulary))
     assert "\n" not in str(caught.value) and str(saved) in str(caught.value)
 
 
-def test_a_folder_of_another_base_or_reading_is_refused(vocabulary, saved):  # noqa: F811
+def test_a_folder_of_another_base_or_reading_is_refused(vocabulary, saved):
     with pytest.raises(ValueError, match="mine: was trained on another backbone"):
         A2LLM.from_pretrained(saved, backbone(vocabulary, seed=1))
     base = backbone(vocabulary)
@@ -135,7 +137,7 @@ def test_a_folder_of_another_base_or_reading_is_refused(vocabulary, saved):  # n
 # ---------------------------------------------------------------- on a base in bfloat16
 
 
-def test_a_base_in_bfloat16_trains_and_predicts_nearly_the_same(vocabulary, examples, tmp_path):  # noqa: F811
+def test_a_base_in_bfloat16_trains_and_predicts_nearly_the_same(vocabulary, examples, tmp_path):
     rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
     trained = A2LLM(CONFIG, backbone(vocabulary).bfloat16().float(), rvq)  # the same numbers in twice the room
     train(trained, three_stages(CONFIG.training, examples, examples[:2]))
@@ -154,7 +156,7 @@ def test_a_base_in_bfloat16_trains_and_predicts_nearly_the_same(vocabulary, exam
     assert any(grad.any() for grad in motion if grad is not None)
 
 
-def test_lora_learns_in_float32(vocabulary):  # noqa: F811
+def test_lora_learns_in_float32(vocabulary):
     rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58))
     net = A2LLM(CONFIG, backbone(vocabulary).bfloat16(), rvq)
     assert {p.dtype for p in net.lora_parameters()} == {torch.float32}
@@ -164,3 +166,15 @@ def test_lora_learns_in_float32(vocabulary):  # noqa: F811
     assert {p.dtype for p in net.lora_parameters()} == {torch.float32}
     a = next(net.lora_layers()).lora_A["default"].weight
     assert not torch.equal(a, a.bfloat16().float())  # drawn in float32, not widened
+
+
+def test_a_base_that_takes_no_lora_is_refused_in_one_line(vocabulary):
+    class Sealed(torch.nn.Module):
+        """Some quantiser's matrix that peft does not know."""
+
+    base = backbone(vocabulary)
+    base.lm.model.layers[0].mlp.up_proj = Sealed()
+    rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58))
+    with pytest.raises(ValueError, match="backbone: takes no LoRA .*Sealed.*; quantise it by bitsandbytes") as caught:
+        A2LLM(CONFIG, base, rvq)
+    assert "\n" not in str(caught.value)

@@ -18,8 +18,10 @@ from a2lite.a2llm import A2LLM
 from a2lite.backbone import Backbone, Dialogue, Vocabulary, answer, collate, from_pretrained
 from a2lite.backbone.step_audio import published_name
 from a2lite.config import load_config
+from a2lite.realtime import Avatar
 from a2lite.rvq import MotionRVQ
 from a2lite.sizes import empty_backbone
+from a2lite.speech import SpeechTokenizer
 from full_size_files import write_backbone
 
 NAMES = "f23afcc10cdfd2785b45a3e3f6c369c165726684ddaedcb1bdbbaa26260ef940"  # sha256 of the published index's names
@@ -233,6 +235,20 @@ def test_lora_stands_where_its_base_computes(folder, vocabulary):
             states[-1].append(base(batch)[1])
     (fresh, trained), others = states
     assert torch.equal(fresh, others[0]) and torch.equal(trained, others[1]) and not torch.equal(fresh, trained)
+
+
+def test_an_avatar_merges_lora_only_into_what_stays(folder, vocabulary):
+    profile, batch = load_config("a100", size="nano"), collate([conversation(vocabulary).say("right", [1, 2, 3])])
+    base = from_pretrained(folder, SMALL, dtype=torch.float32, device_map=OFFLOADED)
+    net = A2LLM(profile, base, MotionRVQ(profile.rvq)).eval()
+    for parameter in net.lora_parameters():
+        torch.nn.init.normal_(parameter.data, std=0.1)
+    with torch.no_grad():
+        before = base(batch)[0]
+        Avatar(profile, net, SpeechTokenizer(profile.speech))
+        torch.testing.assert_close(base(batch)[0], before, atol=1e-5, rtol=1e-5)
+    waits = [layer.get_base_layer().weight.is_meta for layer in net.lora_layers()]
+    assert [not layer.merged for layer in net.lora_layers()] == waits and 0 < sum(waits) < len(waits)
 
 
 def test_auto_fills_what_there_is_and_never_cuts_a_layer(folder, monkeypatch):

@@ -103,6 +103,7 @@ def _prefill(model: Backbone, dialogues: Sequence[Dialogue]):
 
 def _forward(model: Backbone, x: Tensor, mask: Tensor, cache):
     """One cached pass: logits (B, vocabulary) and H (B, hidden) of the last position, and the cache."""
+    mask = mask.to(x.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -x.shape[1] :]
     whole = bool(mask.all())
     out = model.lm(

@@ -198,7 +198,8 @@ class Backbone(nn.Module):
         """L_seq as pretraining weighs it (``config.lite_text_weight``); beside it plain ``text`` and ``audio``."""
         c = self.config
         weight = c.text_weight if c.lite_text_weight is None else c.lite_text_weight
-        return self.weighed(batch, cross_entropies(self.lm.lm_head, self.before_logits(batch)[0], targets(batch)), weight)
+        each = cross_entropies(self.lm.lm_head, self.before_logits(batch)[0], targets(batch))
+        return self.weighed(batch, each, weight)
 
     def sequence_loss(self, batch: Batch, logits: Tensor, text_weight: float = 1.0) -> dict[str, Tensor]:
         """Next-token cross-entropy of ``labelled`` logits (N, V): L_seq of Eq. 6 where ``text_weight`` is 1."""

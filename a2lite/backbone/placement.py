@@ -58,4 +58,6 @@ def existing(place: Place) -> torch.device:
 def dispatch(model: Backbone, places: dict[str, torch.device | str], waiting: dict[str, dict[str, str]]) -> None:
     """Let what goes through ``model`` follow its modules; ``waiting`` says where those on disk are to be read."""
     names = {name: str(place) for name, place in places.items()}
-    dispatch_model(model, names, offload_index=waiting or None, skip_keys=model.lm._skip_keys_device_placement)
+    first = next((name for name in names.values() if name not in ("cpu", "disk")), "cpu")
+    skipped = model.lm._skip_keys_device_placement
+    dispatch_model(model, names, main_device=first, offload_index=waiting or None, skip_keys=skipped)

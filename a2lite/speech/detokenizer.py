@@ -104,8 +104,9 @@ class Detokenizer:
         gone = [self.dropped.pop() for _ in range(len(self.dropped))]
         try:
             worker.send(self.process.stdin, dict(header, forget=gone), np.array(tokens, "<i4").tobytes())
-        except OSError:
-            raise self._failure(self._end_of_it()) from None
+        except OSError:  # it has ended, and perhaps said why
+            while True:
+                self._reply("speaking", ANSWER_SECONDS)
         self.pending += 1
 
     def _reply(self, doing: str, seconds: float) -> bytes:

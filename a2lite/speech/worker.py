@@ -14,6 +14,7 @@ import queue
 import struct
 import sys
 import threading
+import traceback
 from typing import Any, BinaryIO
 
 LENGTHS = struct.Struct("<II")
@@ -42,17 +43,19 @@ def receive(pipe: BinaryIO) -> Message | None:
 class Streams:
     """Several answers through one Token2wav, which remembers one: its memory is put aside while another speaks.
 
-    The memory is copied, since the model's attention caches are views of buffers that it overwrites.
+    The memory is copied, since the model's attention caches are views of buffers that it overwrites. The vocoder's
+    noise is seeded by the chunk's place, so that the same tokens always sound the same.
     """
 
     def __init__(self, model: Any, voice: str):
         self.model, self.voice = model, voice
+        self.chunks: dict[int, int] = {}  # given to each answer
         self.current: int | None = None
         self.aside: dict[int, list[dict[str, Any]]] = {}
 
     def start(self, stream: int) -> None:
         self._leave()
-        self.current = stream
+        self.current, self.chunks[stream] = stream, 0
         self.model.set_stream_cache(self.voice)
 
     def feed(self, stream: int, tokens: list[int], last: bool) -> bytes:
@@ -60,18 +63,26 @@ class Streams:
             self._leave()
             self.current = stream
             self.model.stream_cache, self.model.hift_cache_dict = self.aside.pop(stream)
+        self.chunks[stream] += 1
+        seed(self.chunks[stream])
         if last:
-            self.current = None  # nothing to keep
+            self.forget(stream)
         return self.model.stream(tokens, self.voice, last_chunk=last)
 
     def forget(self, stream: int) -> None:
         self.aside.pop(stream, None)
+        self.chunks.pop(stream, None)
         self.current = None if stream == self.current else self.current
 
     def _leave(self) -> None:
         if self.current is not None:
             memory = (self.model.stream_cache, self.model.hift_cache_dict)
             self.aside[self.current] = [{name: value.clone() for name, value in part.items()} for part in memory]
+
+
+def seed(number: int) -> None:
+    """The random numbers of all that follows."""
+    importlib.import_module("torch").manual_seed(number)
 
 
 def tokens_of(body: bytes) -> list[int]:
@@ -101,23 +112,26 @@ def listen(requests: queue.Queue[Message]) -> None:
         os._exit(0)
 
 
-def main(folder: str, code: str, voice: str) -> int:
+def main(folder: str, code: str, voice: str) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever the libraries print goes to stderr, not between the messages
     requests: queue.Queue[Message] = queue.Queue()
     threading.Thread(target=listen, args=(requests,), daemon=True).start()
     sys.path.insert(0, code)
     try:
+        seed(0)  # the flow draws its noise once, as it is loaded
         streams = Streams(importlib.import_module("token2wav").Token2wav(folder), voice)
         send(answers, {"ready": True})
         while True:
             send(answers, {}, answer(streams, *requests.get()))
     except Exception as error:  # of any of the libraries: told in one line, and the parent starts anew
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason += f" ({os.path.basename(place.filename)}, line {place.lineno})"
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        send(answers, {"error": reason[:300], "missing": missing})
-        return 1
+        send(answers, {"error": reason, "missing": missing})
+        os._exit(1)  # the thread still reads
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])
