@@ -21,7 +21,6 @@ from a2lite.flame_qa.samples import shard_name
 from a2lite.speech.detokenizer import FILES
 from a2lite.world import SPLITS
 from flame_files import chumpy, dump, sparse
-from test_step_audio_speech import write_tokenizer
 
 # ---------------------------------------------------------------- the language model
 
@@ -59,6 +58,8 @@ def write_model_dir(folder: Path, seed: int = 0) -> Path:
 
 def write_token2wav(folder: Path) -> Path:
     """The published names: a small S3 tokenizer in ONNX, and beside it files that a stand-in of the vocoder ignores."""
+    from test_step_audio_speech import write_tokenizer  # needs onnx
+
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(folder / FILES[0])
     for name in FILES[1:]:
@@ -87,7 +88,7 @@ class Token2wav:  # with the official class's methods: every token sounds for 40
 
 
 def write_code(folder: Path) -> Path:
-    """A stand-in for the clone of the official code, which the speech worker imports, and for torch, to load quickly."""
+    """A stand-in for the clone of the official code that the speech worker imports, and for torch, to load quickly."""
     (folder / "assets").mkdir(parents=True)
     (folder / "assets" / "default_female.wav").write_bytes(b"RIFF")
     (folder / "token2wav.py").write_text(HUM)
