@@ -112,9 +112,7 @@ def train(
             reset_lora(model, optimizer, seed * 1_000_003 + step)
 
     if model.config.training.gradient_checkpointing and model.lora:
-        lm = model.backbone.lm  # the name before transformers 5.20 was another
-        enable = getattr(lm, "activation_checkpointing_enable", None) or lm.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        checkpoint_layers(model)
     c = model.config
     settings = dict(
         stages=[(stage.name, stage.steps, len(stage.examples)) for stage in stages], base=model.backbone.identity,
@@ -127,6 +125,13 @@ def train(
         evaluate_every=evaluate_every, seed=seed, bfloat16=True, settings=settings,
         sharded=list(model.backbone.lm.model.layers) if fsdp else (), log_with=log_with, save_seconds=save_seconds,
     )
+
+
+def checkpoint_layers(model: A2LLM) -> None:
+    """From now on each decoder layer keeps its input alone, and is computed again on the way back."""
+    lm = model.backbone.lm  # the name before transformers 5.20 was another
+    enable = getattr(lm, "activation_checkpointing_enable", None) or lm.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def divided(batch: Sequence[T], part: int | None) -> list[Sequence[T]]:

@@ -39,7 +39,7 @@ from a2lite.config import PROFILES, SIZES, Config, load_config
 from a2lite.footprint import Shape, counts, memory, model_flops, more_flops
 from a2lite.plan import Setup, compare
 from a2lite.rvq import MotionRVQ
-from a2lite.training import optimizer_for, reset_lora
+from a2lite.training import checkpoint_layers, optimizer_for, reset_lora
 
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "RTX 4090": 165, "RTX 3090": 71}  # TFLOP/s, dense bf16
 STAGES = ("stage 1", "stage 2", "stage 3")
@@ -97,7 +97,7 @@ def build(config: Config, device: torch.device, checkpointing: bool = True) -> A
         for module in model.modules():
             _fill(module)
     if checkpointing:
-        lm.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(model)
     return model.train()
 
 
