@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +166,10 @@ def fit(
     from accelerate import Accelerator
     from accelerate.utils import send_to_device
 
+    if log_with and not find_spec(log_with):
+        raise ValueError(f"log_with {log_with!r}: is not installed; pip install {log_with}")
     device = next(model.parameters()).device
-    where = dict(log_with=log_with, project_dir=str(path.parent)) if log_with else {}
+    where = dict(log_with=log_with, project_dir=str(path.parent if path else ".")) if log_with else {}
     accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False, **where)
     quick = bfloat16 and native_bfloat16(device)
     optimizer = optimizer or adamw(model, lr)
@@ -180,7 +183,7 @@ def fit(
     if resume and resume.exists():
         first, rates, trace = _load_resume(resume, run, steps, model, optimizer)
     if log_with:
-        accelerator.init_trackers(name)
+        accelerator.init_trackers(path.stem if path else "a2lite")
     save = lambda: resume and _save_resume(resume, run, done, rates, trace, model, optimizer)  # noqa: E731
     progress, started, saved = Progress(name, steps), time.perf_counter() - trace.seconds, time.perf_counter()
     progress.quiet |= not accelerator.is_main_process

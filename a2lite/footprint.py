@@ -144,7 +144,6 @@ def memory(
     found = {
         "frozen weights": frozen // share + 2 * n.rest + 4 * n.rvq + whole,
         "trained weights": (lora + n.connector * STATE) // share,
-        "gradient buckets": 4 * n.trained if gpus > 1 and not fsdp else 0,
         "activations kept": kept_bytes(config, shape, checkpointing, cpu),
     }
     kept, widest = layer_bytes(config, cpu)

@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
@@ -20,11 +21,13 @@ import torch
 from accelerate import PartialState
 
 from a2lite import rvq
-from a2lite.a2llm import A2LLM, mix
+from a2lite.a2llm import A2LLM, AvatarBatch, mix
 from a2lite.config import PROFILES
+from a2lite.course.figures import write_json
 from a2lite.fit import Trace, load_checkpoint
 from a2lite.flame import Flame
 from a2lite.flame_qa import Samples
+from a2lite.parallel import gather
 from a2lite.parallel import place as process
 from a2lite.rvq import Geometry, MotionRVQ
 from a2lite.shards import SIZE, Shards, prepare_shards
@@ -75,9 +78,32 @@ def train_a2llm(place: Workplace, seed: int = 0, **options) -> Trace:
     model = A2LLM(place.config, place.backbone(), motion).to(place.device)
     tasks = [entry["task"] for entry in every.entries]
     stages = three_stages(place.config.training, every.select(mix(tasks)), every.select(lively))
-    trace = train(model, stages, path, seed=seed, **options)
+    meter = Meter(model.backbone.vocabulary.endoftext)
+    trace = train(model, stages, path, seed=seed, watch=meter, **options)
+    meter.write(place)
     model.save(path, trace=trace, stage_ends=stage_ends(stages))
     return trace
+
+
+class Meter:
+    """Positions of the language model, padding not counted, and the time they took: what ``plan --compare`` reads."""
+
+    def __init__(self, padding: int):
+        self.padding, self.positions, self.start = padding, 0, time.perf_counter()
+
+    def __call__(self, batch: AvatarBatch) -> None:
+        self.positions += int((batch.sequence.ids != self.padding).sum())
+
+    def write(self, place: Workplace) -> None:
+        """``measured.json`` in the run's folder; the memory is the fullest GPU's, and of this process on a CPU none."""
+        rank, count = process()
+        cuda = place.device.type == "cuda"
+        found = torch.tensor([self.positions, torch.cuda.max_memory_allocated() if cuda else 0], dtype=torch.double)
+        every = gather(found.to(place.device)[None])  # (processes, 2)
+        speed = float(every[:, 0].sum()) / (time.perf_counter() - self.start)
+        memory = dict(peak_gib=float(every[:, 1].max()) / 2**30) if cuda else {}
+        if rank == 0:
+            write_json(place.folder / "measured.json", dict(gpus=count, stage="all", tokens_per_second=speed, **memory))
 
 
 # ---------------------------------------------------------------- as a child

@@ -101,7 +101,8 @@ def spread(step: Step, optimizer: torch.optim.Optimizer, sharded: Sequence[nn.Mo
         return step
     if not sharded:
         device = next(step.parameters()).device
-        return DistributedDataParallel(step, device_ids=None if device.type == "cpu" else [device])
+        ids = None if device.type == "cpu" else [device]
+        return DistributedDataParallel(step, device_ids=ids, gradient_as_bucket_view=True)
     names = {id(p): name for name, p in step.named_parameters()}
     mesh = dist.device_mesh.init_device_mesh(next(step.parameters()).device.type, (place()[1],))
     for module in (*sharded, step):

@@ -53,7 +53,7 @@ class Setup:
 
     def __post_init__(self):
         for name, value in (("gpus", self.gpus), ("memory", self.card.memory), ("price", self.card.price)):
-            if value < (1 if name == "gpus" else 0) or not value < float("inf"):
+            if not isinstance(value, int | float) or value < (1 if name == "gpus" else 0) or not value < float("inf"):
                 raise ValueError(f"{name} {value}: expected {'at least 1' if name == 'gpus' else 'a positive number'}")
         if not 0 < self.utilisation <= 1:
             raise ValueError(f"utilisation {self.utilisation}: expected a share of the peak, above 0 and at most 1")
@@ -89,7 +89,8 @@ def estimate(config: Config, setup: Setup | None = None, shape: Shape | None = N
     should say, ``tokens_per_second`` the LLM positions of all GPUs, ``spared`` the share of the work that checkpointing
     costs where memory would do without it. ValueError where it cannot be.
     """
-    setup, n, batch = setup or Setup(), counts(config), config.training.batch
+    setup = setup or Setup(checkpointing=config.training.gradient_checkpointing)
+    n, batch = counts(config), config.training.batch
     share = -(-batch // setup.gpus)
     if setup.gpus > batch:
         raise ValueError(f"gpus {setup.gpus}: a batch of {batch} has not one example for each; use at most {batch}")
@@ -188,10 +189,13 @@ def compare(planned: Mapping[str, Any], measured: Mapping[str, Any]) -> list[dic
     ``measured`` is ``{"peak_gib", "tokens_per_second", "gpus", "stage"}``: the allocator's peak of the fullest GPU, LLM
     positions per second over all of them. ValueError where the two are of different numbers of GPUs or share no figure.
     """
+    if "gpus" not in planned:
+        raise ValueError(f"plan {dict(planned)}: expected what estimate gives")
     if measured.get("gpus", planned["gpus"]) != planned["gpus"]:
         raise ValueError(f"measured on {measured['gpus']} GPUs, planned for {planned['gpus']}: plan for as many")
-    rows = [(name, planned[name], measured[name]) for name in MEASURES if measured.get(name) is not None]
-    if not rows or any(not isinstance(value, int | float) or value <= 0 for _, _, value in rows):
+    both = [name for name in MEASURES if None not in (planned.get(name), measured.get(name))]
+    rows = [(name, planned[name], measured[name]) for name in both]
+    if not rows or any(not isinstance(value, int | float) or value <= 0 for _, *values in rows for value in values):
         raise ValueError(f"measured {dict(measured)}: expected {' or '.join(MEASURES)}, numbers above 0")
     return [dict(name=name, planned=plan, measured=value, ratio=value / plan) for name, plan, value in rows]
 
@@ -267,7 +271,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m a2lite plan", description=__doc__.split("\n\n")[0])
     parser.add_argument("--profile", default="a100", choices=PROFILES)
     parser.add_argument("--size", choices=[name for name in SIZES if name], help="shrunk, for tests")
-    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--gpus", type=int, help="default 1; with --compare as many as the run had")
     parser.add_argument("--gpu", default="a100", choices=CARDS)
     parser.add_argument("--memory", type=float, help="GB of each; else the card's")
     parser.add_argument("--price", type=float, help="$ per GPU and hour; else a guess")
@@ -282,10 +286,11 @@ def main(argv: Sequence[str]) -> int:
     config, card = load_config(args.profile, args.size), CARDS[args.gpu]
     card = replace(card, memory=card.memory if args.memory is None else args.memory,
                    price=card.price if args.price is None else args.price)  # fmt: skip
-    setup = Setup(args.gpus, card, args.fsdp, config.training.gradient_checkpointing, args.utilisation)
+    measured, planned = read_measured(args.compare) if args.compare else ({}, None)
+    gpus = measured.get("gpus", 1) if args.gpus is None else args.gpus
+    setup = Setup(gpus, card, args.fsdp, config.training.gradient_checkpointing, args.utilisation)
     shape = Shape(question=args.question, answer=args.answer)
     if args.compare:
-        measured, planned = read_measured(args.compare)
         rows = compare(planned or estimate(config, setup, shape, args.part), measured)
         lines = [f"{'':20} {'planned':>12} {'measured':>12}   ratio"]
         lines += [f"{r['name']:20} {r['planned']:12,.2f} {r['measured']:12,.2f} {r['ratio']:7.2f}" for r in rows]

@@ -108,7 +108,7 @@ class Face:
 
     def push(self, hidden: Tensor) -> Tensor | None:
         """H (d,) of the next audio token -> motion (span, 58) of the segment it completes, or None."""
-        self.waiting.append(hidden.float())
+        self.waiting.append(hidden)
         return self._segment(torch.stack(self.waiting)) if len(self.waiting) == self.span else None
 
     def finish(self) -> Tensor | None:

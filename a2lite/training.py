@@ -74,12 +74,14 @@ def train(
     fsdp: bool = False,
     log_with: str | None = None,
     save_seconds: float = 60.0,
+    watch: Callable[[AvatarBatch], None] = lambda batch: None,
 ) -> Trace:
     """Run the stages one after the other, each with its own warm-up and decay of the two rates.
 
     With ``path`` a killed run resumes (see ``fit``). Several processes share each batch; with ``fsdp`` they share the
-    language model's layers too. Returns one ``Trace`` over all steps. ValueError where LoRA has been merged into the
-    language model, as ``Avatar`` does, or a batch cannot be divided as ``config.training.part`` asks.
+    language model's layers too. ``watch`` sees every batch of this process. Returns one ``Trace`` over all steps.
+    ValueError where LoRA has been merged into the language model, as ``Avatar`` does, or a batch cannot be divided as
+    ``config.training.part`` asks.
     """
     if any(layer.merged for layer in model.lora_layers()):
         raise ValueError("train: LoRA has been merged into the language model; load the model anew")
@@ -97,7 +99,10 @@ def train(
         if part and len(chosen) % place()[1]:
             raise ValueError(f"a batch of {len(chosen)} in parts, among {place()[1]} processes: expected a multiple")
         parts = divided(share(chosen), part)
-        return [model.collate([stages[stage].examples[i] for i, _ in some], [s for _, s in some]) for some in parts]
+        made = [model.collate([stages[stage].examples[i] for i, _ in some], [s for _, s in some]) for some in parts]
+        for some in made:
+            watch(some)
+        return made
 
     def factor(step: int) -> float:
         return schedule(step - starts[stage_of(step)], stages[stage_of(step)].steps)
@@ -107,9 +112,7 @@ def train(
             reset_lora(model, optimizer, seed * 1_000_003 + step)
 
     if model.config.training.gradient_checkpointing and model.lora:
-        lm = model.backbone.lm  # the name before transformers 5.20 was another
-        enable = getattr(lm, "activation_checkpointing_enable", None) or lm.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        checkpoint_layers(model)
     c = model.config
     settings = dict(
         stages=[(stage.name, stage.steps, len(stage.examples)) for stage in stages], base=model.backbone.identity,
@@ -122,6 +125,13 @@ def train(
         evaluate_every=evaluate_every, seed=seed, bfloat16=True, settings=settings,
         sharded=list(model.backbone.lm.model.layers) if fsdp else (), log_with=log_with, save_seconds=save_seconds,
     )
+
+
+def checkpoint_layers(model: A2LLM) -> None:
+    """From now on each decoder layer keeps its input alone, and is computed again on the way back."""
+    lm = model.backbone.lm  # the name before transformers 5.20 was another
+    enable = getattr(lm, "activation_checkpointing_enable", None) or lm.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def divided(batch: Sequence[T], part: int | None) -> list[Sequence[T]]:

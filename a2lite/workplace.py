@@ -19,7 +19,7 @@ from a2lite import ROOT
 from a2lite.backbone import Backbone, from_pretrained
 from a2lite.backbone.step_audio import read_config
 from a2lite.config import Config, load_config
-from a2lite.course import report
+from a2lite.course import report, run_folder
 from a2lite.flame import FlameHead, load_flame, load_head
 from a2lite.flame_qa import Samples, load_samples
 from a2lite.rvq import MotionRVQ
@@ -144,8 +144,7 @@ class Workplace:
     @property
     def folder(self) -> Path:
         """``output_dir``, else ``runs/<profile>``, or ``runs/<profile>-nano`` for a shrunk one."""
-        name = f"{self.profile}-{self.size}" if self.size else self.profile
-        return _path(self.output_dir) if self.output_dir else ROOT / "runs" / name
+        return run_folder(self.profile, self.size or "", self.output_dir)
 
     def artefact_path(self, name: str) -> Path:
         """Where the artefact ``name`` is written (its folder is made)."""

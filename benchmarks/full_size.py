@@ -39,7 +39,7 @@ from a2lite.config import PROFILES, SIZES, Config, load_config
 from a2lite.footprint import Shape, counts, memory, model_flops, more_flops
 from a2lite.plan import Setup, compare
 from a2lite.rvq import MotionRVQ
-from a2lite.training import optimizer_for, reset_lora
+from a2lite.training import checkpoint_layers, optimizer_for, reset_lora
 
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "RTX 4090": 165, "RTX 3090": 71}  # TFLOP/s, dense bf16
 STAGES = ("stage 1", "stage 2", "stage 3")
@@ -97,7 +97,7 @@ def build(config: Config, device: torch.device, checkpointing: bool = True) -> A
         for module in model.modules():
             _fill(module)
     if checkpointing:
-        lm.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(model)
     return model.train()
 
 
@@ -111,9 +111,8 @@ def _fill(module: nn.Module) -> None:
             parameter.fill_(1.0 if norm and name == "weight" else 0.0)
 
 
-def batch(model: A2LLM, shape: Shape, seed: int = 0) -> AvatarBatch:
+def batch(config: Config, v: Ids, shape: Shape, seed: int = 0) -> AvatarBatch:
     """Examples at random, all of ``shape``: a prompt, what is heard, an answer of text and sound, and its motion."""
-    config, v = model.config, model.backbone.vocabulary
     draw = torch.Generator().manual_seed(seed)
     number = lambda high, *size: torch.randint(high, (shape.examples, *size), generator=draw)  # noqa: E731
     frames = next(n for n in range(100_000) if patch_count(n) == shape.heard and n > 4)
@@ -135,7 +134,7 @@ def batch(model: A2LLM, shape: Shape, seed: int = 0) -> AvatarBatch:
         lengths=torch.full((shape.examples,), tokens),
         emotions=torch.full((shape.examples,), -1),
         counts=torch.cat([mine, torch.tensor([float(shape.examples * tokens), 0.0])]),
-    ).to(model.backbone.device)
+    )
 
 
 def step(model: A2LLM, optimizer: torch.optim.Optimizer, data: AvatarBatch) -> float:
@@ -256,7 +255,7 @@ def measure(config: Config, shape: Shape, device: torch.device, checkpointing: b
     out: dict[str, Any] = dict(shape=asdict(shape), checkpointing=checkpointing, positions=positions,
                                gflops_per_position=flops / positions / 1e9)  # fmt: skip
     for number, stage in enumerate(STAGES):
-        data = batch(model, shape, number)
+        data = batch(config, model.backbone.vocabulary, shape, number).to(device)
         if number == 1:
             reset_lora(model, optimizer)
         work = lambda: step(model, optimizer, data)  # noqa: E731, B023

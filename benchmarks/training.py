@@ -7,7 +7,9 @@ where the processor has it. The Trainer's model computes the same losses plainly
 cross-entropy over every position, the same connector, batches as its own sampler draws them; "grouped" lets it group
 by length as well.
 Each contender works in a process of its own, one thread each: ``tokens_per_second`` counts real positions of the
-language model (no padding), medians over rounds; ``peak_mb`` is above what is held before the first step (Linux only).
+language model (no padding), medians over rounds. ``peak_mb`` are the tensors alive at once, weights included, in one
+step on the same batch, the sixteen longest dialogues; ``process_mb`` is the process's own peak above what it held
+before the first step (Linux only), with all that the allocator keeps and the kernels' scratch.
 The floor is the matrix products alone, 4 FLOPs per frozen and 6 per trained weight and token, at the rate at which this
 processor multiplies large matrices. ``logits`` compares one cross-entropy over the published vocabulary, whole and in
 chunks.
@@ -27,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from full_size import LiveBytes
 from torch import nn
 
 from a2lite.a2llm import A2LLM, AvatarBatch, Example, examples_of, mixed
@@ -99,7 +102,8 @@ def ours(rounds: int, turns: Turns) -> None:
         return batch
 
     model.collate = watched
-    turns.before = restart_peak()
+    turns.before, turns.model, turns.loss = restart_peak(), model, model.loss
+    turns.longest = collate(longest(examples))
     train(model, [Stage("benchmark", WARM + rounds * STEPS + 1, examples)])
 
 
@@ -155,7 +159,8 @@ def theirs(rounds: int, turns: Turns, grouped: bool) -> None:
             **sampling,
         )  # fmt: skip
         trainer = transformers.Trainer(model, args, train_dataset=Data(), data_collator=collate)
-        turns.before = restart_peak()
+        turns.before, turns.model, turns.loss = restart_peak(), model, model
+        turns.longest = plain.collate(longest(examples))
         trainer.train()
 
 
@@ -194,7 +199,9 @@ def logits(name: str, positions: int = 2048, width: int = 256) -> None:
     cross_entropies(head, last, target, *([10**12] if name == "whole" else [])).mean().backward()
     print(time.perf_counter() - start, positions, flush=True)
     sys.stdin.readline()
-    print(resident("VmHWM") - before, flush=True)
+    with LiveBytes([head.weight, last]) as live:
+        cross_entropies(head, last, target, *([10**12] if name == "whole" else [])).mean().backward()
+    print(resident("VmHWM") - before, live.peak / 2**20, flush=True)
 
 
 # ---------------------------------------------------------------- a process for each
@@ -206,7 +213,22 @@ def work(name: str, rounds: int) -> None:
         return logits(name)
     turns = Turns()
     ours(rounds, turns) if name == "a2lite" else theirs(rounds, turns, grouped="grouped" in name)
-    print(resident("VmHWM") - turns.before, flush=True)
+    print(resident("VmHWM") - turns.before, alive(turns), flush=True)
+
+
+def longest(examples: list[Example]) -> list[Example]:
+    return sorted(examples, key=lambda example: example.item.length)[-BATCH:]
+
+
+def alive(turns: Turns) -> float:
+    """MB of tensors at the peak of a step on the longest dialogues."""
+    model = turns.model.train()
+    model.zero_grad()
+    with LiveBytes([*model.parameters(), *model.buffers()]) as live:
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_bfloat16(torch.device("cpu"))):
+            loss = turns.loss(turns.longest)["loss"]
+        loss.backward()
+    return live.peak / 2**20
 
 
 def restart_peak() -> float:
@@ -250,9 +272,10 @@ def in_turns(names: Sequence[str], rounds: int) -> dict[str, dict]:
     out = {}
     for name, worker in workers.items():
         worker.stdin.close()
-        peak = float(worker.stdout.read().split()[-1])  # after whatever a Trainer says at its end
+        process, peak = map(float, worker.stdout.read().split()[-2:])  # after whatever a Trainer says at its end
         rounded = [round(rate) for rate in rates[name]]
-        out[name] = dict(tokens_per_second=round(float(np.median(rates[name]))), rounds=rounded, peak_mb=round(peak))
+        out[name] = dict(tokens_per_second=round(float(np.median(rates[name]))), rounds=rounded, peak_mb=round(peak),
+                         process_mb=round(process))  # fmt: skip
         worker.wait()
     return out
 
@@ -263,6 +286,7 @@ def measure(rounds: int) -> dict:
     for name in CONTENDERS[1:]:
         out[f"times as fast as {name}"] = round(mine["tokens_per_second"] / out[name]["tokens_per_second"], 2)
         out[f"share of the peak of {name}"] = round(mine["peak_mb"] / out[name]["peak_mb"], 2)
+        out[f"share of the process of {name}"] = round(mine["process_mb"] / out[name]["process_mb"], 2)
     out["share of the floor's speed"] = round(mine["tokens_per_second"] / floor(), 2)
     out["logits"] = in_turns(CHUNKS, 1)
     whole, chunks = (out["logits"][name]["peak_mb"] for name in CHUNKS)

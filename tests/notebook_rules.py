@@ -82,6 +82,20 @@ def workplace(notebook):
     for text in code:
         for found in re.findall(PAST, text):
             yield f"goes past the workplace: {found}"
+    shared = [target.id for node in ast.parse(PARAMETERS).body for target in node.targets]
+    taken = sum((list(assigned(ast.parse(text))) for text in code[1:]), [])
+    for name in [name for name in shared if name in taken] + ["place"] * (taken.count("place") > 1):
+        yield f"gives another value to {name}, which all notebooks share"
+
+
+def assigned(node):
+    """The names that a cell gives a value to, outside of its functions and comprehensions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        if not isinstance(child, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp
+                          | ast.GeneratorExp):  # fmt: skip
+            yield from assigned(child)
 
 
 def _is_literal(node):

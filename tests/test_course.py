@@ -12,7 +12,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from a2lite.__main__ import main
-from a2lite.course import figures, page, report, runner, student
+from a2lite.course import figures, report, runner, student
 
 PARAMETERS = 'profile = "tiny"  # tiny | laptop | a100\nsteps = 3  # how many\nfast = False  # or not'
 GOOD = """from a2lite import ROOT, course
@@ -44,7 +44,7 @@ def write_notebook(path, *sources):
 def kit(tmp_path, monkeypatch):
     """A folder in the place of the clone, and a library that does not change under the test."""
     monkeypatch.setattr(runner, "_library", lambda: "as it is")
-    for module in (figures, page, runner, student):
+    for module in (figures, runner, student):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setenv("A2LITE_ROOT", str(tmp_path))
     return tmp_path
@@ -90,7 +90,7 @@ def test_a_failure_does_not_stop_the_rest_and_done_work_is_skipped(kit, capsys):
 def test_a_notebook_over_its_limit_is_stopped_with_its_kernel(kit):
     write_notebook(kit / "notebooks" / "00_endless.ipynb", ENDLESS)
     path = kit / "notebooks" / "00_endless.ipynb"
-    outcome = runner.run_notebook(path, "tiny", {}, limit=15)
+    outcome = runner.run_notebook(path, kit / "runs" / "tiny", {}, limit=15)
     assert outcome.status == "over limit"
     assert "begun" in (kit / "runs" / "tiny" / "logs" / "00_endless.txt").read_text(encoding="utf-8")
     assert not [child for child in psutil.Process().children(recursive=True) if "ipykernel" in str(child)]
@@ -115,6 +115,25 @@ def test_parameters_are_checked_before_anything_runs(kit, capsys):
     code, lines, stderr = run(capsys, "-p", "stepz=20")
     assert (code, lines) == (2, [])
     assert stderr == "a2lite: notebook 03_rvq has no parameter 'stepz'; it has: profile, steps, fast\n"
+
+
+def test_a_run_goes_to_its_own_folder_and_takes_up_what_it_is_given(kit, capsys, monkeypatch):
+    parameters = PARAMETERS + '\ndata_dir = ""  # samples\noutput_dir = ""  # results'
+    report_it = "from pathlib import Path; from a2lite import course\n"
+    report_it += "course.report('00_first', profile, {'data': Path(data_dir).name}, Path(output_dir))"
+    write_notebook(kit / "notebooks" / "00_first.ipynb", report_it)
+    book = nbformat.read(kit / "notebooks" / "00_first.ipynb", 4)
+    book.cells[1].source = parameters
+    nbformat.write(book, kit / "notebooks" / "00_first.ipynb")
+    (kit / "mine").mkdir()
+    (kit / "mine" / "a.parquet").touch()
+    monkeypatch.chdir(kit)  # where relative paths begin
+    given = ["-p", "data_dir=mine", "-p", "output_dir=out"]
+    assert [run(capsys, *given)[1][0].split()[1] for _ in range(2)] == ["ok", "done"]
+    assert figures.read_figures(kit / "out")["00_first"]["data"]["value"] == "mine"
+    assert (kit / "out" / "index.html").exists() and not (kit / "runs").exists()
+    os.utime(kit / "mine" / "a.parquet", (0, 0))
+    assert run(capsys, *given)[1][0].split()[1] == "ok"
 
 
 def test_the_key_follows_cells_parameters_and_inputs_but_not_outputs(kit):
@@ -147,7 +166,7 @@ def test_figures_merge_by_name(kit):
     report("03_rvq", "tiny", {"usage": 0.5, "codes": 256})
     report("03_rvq", "tiny", {"usage": (torch.tensor(0.75), 0.99, "Table 3")})
     report("07_metrics", "tiny", {"passed": True})
-    read = figures.read_figures("tiny")
+    read = figures.read_figures(kit / "runs" / "tiny")
     assert read["03_rvq"]["usage"] == {"value": 0.75, "paper": 0.99, "where": "Table 3"}
     assert read["03_rvq"]["codes"]["value"] == 256
     assert read["07_metrics"]["passed"]["value"] is True
@@ -160,7 +179,7 @@ def test_a_figure_must_be_finite_and_plain(kit):
         report("03_rvq", "tiny", {"usage": [1, 2]})
     with pytest.raises(ValueError, match="profile 'huge'"):
         report("03_rvq", "huge", {"usage": 1})
-    assert figures.read_figures("tiny") == {}
+    assert figures.read_figures(kit / "runs" / "tiny") == {}
 
 
 def test_figures_of_two_processes_do_not_overwrite_each_other(kit):
@@ -169,7 +188,7 @@ for number in range(50): report(sys.argv[1], "tiny", {f"figure {number}": number
     names = ["03_rvq", "07_metrics"]
     workers = [subprocess.Popen([sys.executable, "-c", script, name]) for name in names]
     assert [worker.wait() for worker in workers] == [0, 0]
-    read = figures.read_figures("tiny")
+    read = figures.read_figures(kit / "runs" / "tiny")
     assert {name: len(entries) for name, entries in read.items()} == dict.fromkeys(names, 50)
 
 

@@ -173,3 +173,9 @@ def test_an_interrupt_during_evaluation_does_not_repeat_a_step(tmp_path):
     fit(fresh, squared, batches, steps=6, lr=1e-2, path=tmp_path / "run")
     for a, b in zip(whole.parameters(), fresh.parameters()):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_tracker_that_is_not_installed_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("a2lite.fit.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="log_with 'wandb': is not installed; pip install wandb"):
+        fit(network(), squared, batches, steps=3, lr=1e-2, path=tmp_path / "run", log_with="wandb")

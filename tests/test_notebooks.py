@@ -163,6 +163,7 @@ BREAK = {
     "no bounds": ("closing", set_source(14, "place.report('x', {})")),
     "no workplace": ("workplace", set_source(3, "import torch")),
     "past the workplace": ("workplace", set_source(4, "load_samples(profile, 'train')")),
+    "a shared name for something else": ("workplace", set_source(4, "for size in (1, 2):\n    print(size)")),
     "another order": ("parameters", set_source(1, "size = ''  # x\n" + GOOD_PARAMETERS)),
 }
 

@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import a2lite
 from a2lite.__main__ import main
-from a2lite.backbone.model import ATTENTION
+from a2lite.backbone.model import ATTENTION, cross_entropies
 from a2lite.config import load_config
 from a2lite.flame import Flame, load_head
 from a2lite.footprint import (
@@ -32,6 +32,7 @@ from a2lite.training import optimizer_for
 
 sys.path.insert(0, str(a2lite.ROOT / "benchmarks"))
 import full_size  # noqa: E402
+import shapes  # noqa: E402
 
 CPU = torch.device("cpu")
 SMALL = load_config("a100").override(  # the paper's form, narrow: what a step holds is tens of megabytes
@@ -65,15 +66,15 @@ def test_the_parameters_are_the_papers(paper):
 def test_an_example_has_the_length_that_the_plan_says():
     for config, shape, _ in CASES:
         model = full_size.build(config, CPU)
-        data = full_size.batch(model, shape)
+        data = full_size.batch(config, model.backbone.vocabulary, shape)
         assert data.sequence.ids.shape == (shape.examples, shape.length(config))
         assert len(model.backbone.audio_hidden(data.sequence, data.sequence.ids)[0]) == shape.codes(config)
 
 
 def test_weights_gradients_and_moments_are_exact_to_the_byte():
-    model = full_size.build(SMALL, CPU)
+    config, model = SMALL, full_size.build(SMALL, CPU)
     optimizer = optimizer_for(model)
-    full_size.step(model, optimizer, full_size.batch(model, Shape(1, 1.0, 1.0)))
+    full_size.step(model, optimizer, full_size.batch(config, model.backbone.vocabulary, Shape(1, 1.0, 1.0)))
     size = lambda tensors: sum(t.numel() * t.element_size() for t in tensors)  # noqa: E731
     trained = [p for p in model.parameters() if p.requires_grad]
     moments = [x for state in optimizer.state.values() for x in state.values() if x.ndim]
@@ -88,7 +89,7 @@ def test_a_real_step_holds_what_the_plan_says(case):
     """Every tensor alive is counted: at the end of the forward pass, and at the worst moment of a whole step."""
     config, shape, checkpointing = CASES[case]
     n, model = counts(config), full_size.build(config, CPU, checkpointing)
-    data, optimizer = full_size.batch(model, shape), optimizer_for(model)
+    data, optimizer = full_size.batch(config, model.backbone.vocabulary, shape), optimizer_for(model)
     known = [*model.parameters(), *model.buffers(), *vars(data.sequence).values(), data.codes]
     with full_size.LiveBytes(known) as live:
         before = live.now
@@ -109,25 +110,27 @@ def test_a_real_step_holds_what_the_plan_says(case):
 @pytest.mark.parametrize("checkpointing", (True, False))
 def test_with_a_gpus_dropout_and_attention_a_step_holds_what_the_plan_says_for_one(monkeypatch, checkpointing):
     """CUDA's kernels keep less: a mask of bytes, attention in bf16. A processor can be made to do the same."""
-    kept = lambda x, p=0.5, training=True, inplace=False: torch.native_dropout(x, p, training)[0]  # noqa: E731
-    monkeypatch.setattr(torch.nn.functional, "dropout", kept)
+    monkeypatch.setattr(torch.nn.functional, "dropout", shapes.dropout)
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, sdpa_attention_forward)
-    config, shape = SMALL.override(backbone=dict(text_vocab=200, layers=4)), Shape(4, 4.0, 6.0)
+    shape = Shape(4, 4.0, 6.0)
+    config = SMALL.override(backbone=dict(text_vocab=200, layers=4), connector=dict(segments=(5,)))
     model = full_size.build(config, CPU, checkpointing)
-    optimizer, data = optimizer_for(model), full_size.batch(model, shape)
+    optimizer, data = optimizer_for(model), full_size.batch(config, model.backbone.vocabulary, shape)
     full_size.step(model, optimizer, data)
     n, peak = counts(config), full_size.peak_gib(model, optimizer, data)["peak_gib"]
     gpu, cpu = (memory(config, n, shape, checkpointing=checkpointing, cpu=on)["peak"] / GIB for on in (False, True))
     assert gpu == pytest.approx(peak, rel=0.15)
     assert cpu > 1.15 * peak  # as a processor computes it, it would be more than that
+    monkeypatch.undo()
+    assert shapes.trace(config, shape, checkpointing)["peak_gib"] == pytest.approx(peak, rel=0.005)  # without numbers
 
 
 def test_the_chunks_of_the_loss_bound_its_memory(monkeypatch):
-    monkeypatch.setattr("a2lite.backbone.model.LOGITS", 2**18)
+    monkeypatch.setattr(cross_entropies, "__defaults__", (2**18,))
     monkeypatch.setattr("a2lite.footprint.LOGITS", 2**18)
     config, shape = SMALL.override(backbone=dict(text_vocab=8000, layers=2, intermediate=128)), Shape(4, 2.0, 12.0)
     model = full_size.build(config, CPU)
-    optimizer, data = optimizer_for(model), full_size.batch(model, shape)
+    optimizer, data = optimizer_for(model), full_size.batch(config, model.backbone.vocabulary, shape)
     full_size.step(model, optimizer, data)
     planned = memory(config, counts(config), shape, cpu=True)["peak"] / GIB
     assert planned == pytest.approx(full_size.peak_gib(model, optimizer, data)["peak_gib"], rel=0.15)
@@ -149,13 +152,8 @@ def test_the_motion_tokenizer_holds_what_the_plan_says():
 def test_the_arithmetic_is_what_torch_counts(checkpointing):
     config, shape = SMALL, Shape(2, 4.0, 6.0)
     model = full_size.build(config, CPU, checkpointing)
-    data = full_size.batch(model, shape)
-    aten = torch.ops.aten  # torch knows no formula for the processor's kernel; half of the pairs are masked
-    once = lambda q, k, *_, **__: 2 * math.prod(q) * k[-2]  # noqa: E731
-    twice = lambda _, q, k, *__, **___: 2 * once(q, k)  # noqa: E731
-    kernels = {aten._scaled_dot_product_flash_attention_for_cpu: once,
-               aten._scaled_dot_product_flash_attention_for_cpu_backward: twice}  # fmt: skip
-    with FlopCounterMode(display=False, custom_mapping=kernels) as counter:
+    data = full_size.batch(config, model.backbone.vocabulary, shape)
+    with FlopCounterMode(display=False, custom_mapping=shapes.KERNELS) as counter:
         full_size.step(model, optimizer_for(model), data)
     n = counts(config)
     unread = 4 * n.head * shape.examples * (shape.length(config) - shape.spoken(config))  # logits that nobody computes
@@ -234,7 +232,7 @@ def test_what_cannot_be_ends_in_one_line(capsys, arguments, said):
 
 def test_a_run_is_compared_with_its_plan(tmp_path, capsys):
     config = load_config("laptop", "nano")
-    planned = estimate(config, Setup(2))
+    planned = estimate(config, Setup(2, checkpointing=config.training.gradient_checkpointing))
     measured = dict(peak_gib=2 * planned["peak_gib"], tokens_per_second=planned["tokens_per_second"] / 4, gpus=2,
                     stage="stage 1")  # fmt: skip
     assert [row["ratio"] for row in compare(planned, measured)] == pytest.approx([2, 0.25])
@@ -245,15 +243,23 @@ def test_a_run_is_compared_with_its_plan(tmp_path, capsys):
     assert main(["plan", "--compare", str(tmp_path)]) == 0
     assert "peak_gib" in capsys.readouterr().out
     (tmp_path / "plan.json").unlink()  # then the plan is made now, of the arguments
-    assert main(["plan", "--compare", str(tmp_path), "--profile", "laptop", "--size", "nano"]) == 2
+    nano = ["plan", "--compare", str(tmp_path), "--profile", "laptop", "--size", "nano", "--json"]
+    assert main(nano) == 0
+    assert [row["ratio"] for row in json.loads(capsys.readouterr().out)] == pytest.approx([2, 0.25])
+    assert main([*nano, "--gpus", "1"]) == 2
     assert "measured on 2 GPUs, planned for 1" in capsys.readouterr().err
     assert main(["plan", "--compare", str(tmp_path / "none.json")]) == 2
     assert "none.json: no such file" in capsys.readouterr().err
+    (tmp_path / "measured.json").write_text(json.dumps(dict(measured, gpus="two")))
+    assert main(nano) == 2
+    assert "gpus two: expected at least 1" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="expected what estimate gives"):
+        compare({}, measured)
     with pytest.raises(ValueError, match="expected peak_gib or tokens_per_second"):
         compare(planned, dict(gpus=2))
 
 
-# ---------------------------------------------------------------- benchmarks/full_size.py
+# ---------------------------------------------------------------- benchmarks/full_size.py, benchmarks/shapes.py
 
 
 def numbers(found):
@@ -277,6 +283,17 @@ def test_the_full_size_benchmark_runs_dry(capsys):
         assert 0 < row["mfu"] < 0.35 and row["where"]["top"]  # slower than the bar: it says why
         assert row["tokens_per_second"] == pytest.approx(run["positions"] / row["seconds"])
     assert all(map(math.isfinite, numbers(found)))
+
+
+def test_at_the_papers_width_a_step_holds_and_computes_what_the_plan_says(capsys):
+    """Two layers of the full-size model, every tensor of the true code by its shape; all 28 take a minute."""
+    config = load_config("a100").override(backbone=dict(layers=2, encoder_layers=2), connector=dict(layers=2))
+    for checkpointing in (True, False):
+        found = shapes.trace(config, Shape(16), checkpointing)
+        assert found["peak_ratio"] == pytest.approx(1, abs=0.15)
+        assert found["flops_ratio"] == pytest.approx(1, abs=0.15)
+    assert shapes.main(["--size", "nano", "--examples", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["examples"] == 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

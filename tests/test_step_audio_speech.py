@@ -94,7 +94,7 @@ def write_tokenizer(path, names=("feats", "feats_length", "indices")):
     """Every 4 mel frames to 8 digits of base 3; names and types as in speech_tokenizer_v2_25hz.onnx."""
     feats, length, indices = names
     constants = dict(
-        w=weights(), zero=np.array([0]), axis=np.array([2]), over=np.array([1]), one=np.float32(1),
+        w=weights(), zero=np.array([0]), axis=np.array([2]), over=np.array([1]), one=np.array(1, np.float32),
         basis=(3.0 ** np.arange(8, dtype=np.float32)).reshape(1, 8, 1),
     )  # fmt: skip
     nodes = [

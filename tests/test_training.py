@@ -227,3 +227,20 @@ def test_a_model_with_depth_heads_is_loaded_by_a_profile_that_chooses_by_sharpne
     assert CONFIG.connector.sharpness is not None
     loaded = A2LLM.load(tmp_path / "depth.safetensors", CONFIG, backbone(vocabulary), rvq)
     assert loaded.connector.config.heads_kind == "depth"
+
+
+def test_the_auxiliary_emotion_is_off_and_learns_from_the_answers_states_when_it_is_on(vocabulary, examples):
+    off = model(vocabulary)
+    assert off.emotion is None and "emotion" not in off.loss(off.collate(examples))
+    config = CONFIG.override(training=dict(emotion_aux=0.5))
+    rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
+    net = A2LLM(config, backbone(vocabulary), rvq).eval()
+    told = [replace(e, emotion=name) for e, name in zip(examples, ("happy", "", "sad", "afraid", "angry"))]
+    terms, plain = net.loss(net.collate(told)), net.loss(net.collate(examples))
+    assert plain["emotion"] == 0  # nobody said what it was
+    torch.testing.assert_close(terms["loss"], terms["seq"] + terms["motion"] + 0.5 * terms["emotion"])
+    (terms["loss"] - plain["loss"]).backward()
+    assert all(p.grad.abs().sum() > 0 for p in net.emotion.parameters())
+    assert any(p.grad.abs().sum() > 0 for p in net.lora_parameters())
+    learned = {id(p) for group in optimizer_for(net).param_groups for p in group["params"]}
+    assert {id(p) for p in net.emotion.parameters()} <= learned

@@ -7,6 +7,7 @@ import torch
 
 from a2lite import ROOT, workplace
 from a2lite.config import load_config
+from a2lite.course import figures
 from a2lite.flame import load_head
 from a2lite.flame_qa import load_samples, save_samples
 from a2lite.workplace import Workplace
@@ -15,7 +16,8 @@ from a2lite.workplace import Workplace
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
     """A clone in which nothing has been run yet."""
-    monkeypatch.setattr(workplace, "ROOT", tmp_path)
+    for module in (workplace, figures):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     return tmp_path
 
 

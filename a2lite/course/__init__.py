@@ -4,6 +4,6 @@
 its own · ``page``: index.html · ``student``: the course without its answers · ``diagram``: drawn figures.
 """
 
-from a2lite.course.figures import read_figures, report
+from a2lite.course.figures import read_figures, report, run_folder
 
-__all__ = ["read_figures", "report"]
+__all__ = ["read_figures", "report", "run_folder"]

@@ -19,6 +19,13 @@ from a2lite import ROOT
 from a2lite.config import PROFILES
 
 
+def run_folder(profile: str, size: str = "", output_dir: str | Path = "") -> Path:
+    """Where a run puts what it makes: ``output_dir``, else ``runs/<profile>``, or ``runs/<profile>-nano``."""
+    if output_dir:
+        return Path(output_dir).expanduser().absolute()
+    return ROOT / "runs" / (f"{profile}-{size}" if size else profile)
+
+
 def report(notebook: str, profile: str, figures: Mapping[str, Any], folder: Path | None = None) -> Path:
     """Merge ``figures`` into ``runs/<profile>/metrics.json``, or that of another ``folder``, and return its path.
 
@@ -29,19 +36,19 @@ def report(notebook: str, profile: str, figures: Mapping[str, Any], folder: Path
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r}: expected one of {', '.join(PROFILES)}")
     entries = {name: _entry(f"{notebook}, figure {name!r}", figure) for name, figure in figures.items()}
-    path = (folder or ROOT / "runs" / profile) / "metrics.json"
+    path = (folder or run_folder(profile)) / "metrics.json"
     _update(path, lambda all_figures: all_figures.setdefault(notebook, {}).update(entries))
     return path
 
 
-def read_figures(profile: str) -> dict[str, dict[str, dict]]:
-    """What has been reported so far under ``profile``: notebook -> figure -> value, paper, where."""
-    return _load(ROOT / "runs" / profile / "metrics.json")
+def read_figures(folder: Path) -> dict[str, dict[str, dict]]:
+    """What has been reported so far into a run's folder: notebook -> figure -> value, paper, where."""
+    return _load(folder / "metrics.json")
 
 
-def forget(notebook: str, profile: str) -> None:
+def forget(notebook: str, folder: Path) -> None:
     """Drop what ``notebook`` reported: it is about to run again."""
-    _update(ROOT / "runs" / profile / "metrics.json", lambda all_figures: all_figures.pop(notebook, None))
+    _update(folder / "metrics.json", lambda all_figures: all_figures.pop(notebook, None))
 
 
 def write_json(path: Path, content: Any) -> None:

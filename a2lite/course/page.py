@@ -1,4 +1,4 @@
-"""``runs/<profile>/index.html``: the notebooks' outcomes, their figures beside the paper's, and the players.
+"""A run's ``index.html``: the notebooks' outcomes, their figures beside the paper's, and the players.
 
 One page without scripts or outside parts; the executed notebooks and the players lie beside it.
 """
@@ -9,7 +9,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from a2lite import ROOT, __version__
+from a2lite import __version__
 from a2lite.course.figures import read_figures
 
 STYLE = """
@@ -28,9 +28,8 @@ iframe { width: 100%; height: 30rem; border: 1px solid var(--line); border-radiu
 """
 
 
-def write_page(profile: str) -> Path:
-    """Write the page for what lies in ``runs/<profile>/`` now, and return its path."""
-    folder = ROOT / "runs" / profile
+def write_page(profile: str, folder: Path) -> Path:
+    """Write the page for what lies in the ``folder`` of a run at ``profile`` now, and return its path."""
     state = folder / "course.json"
     outcomes = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
     good = sum(outcome["status"] == "ok" for outcome in outcomes.values())
@@ -43,7 +42,7 @@ def write_page(profile: str) -> Path:
         "<h2>Notebooks</h2>",
         _table(["notebook", "", "time", ""], [_notebook(folder, *item) for item in outcomes.items()]),
         "<h2>Figures</h2>",
-        _table(["notebook", "figure", "here", "paper", "where"], _figures(profile)),
+        _table(["notebook", "figure", "here", "paper", "where"], _figures(folder)),
     ]
     title = f"<title>a2lite, profile {escape(profile)}</title>"
     head = f'<!doctype html><html lang="en"><meta charset="utf-8">{title}<style>{STYLE}</style>'
@@ -61,9 +60,9 @@ def _notebook(folder: Path, stem: str, outcome: dict) -> list[str]:
     return [name, mark, _clock(outcome["seconds"]), escape(outcome["error"])]
 
 
-def _figures(profile: str) -> list[list[str]]:
+def _figures(folder: Path) -> list[list[str]]:
     rows = []
-    for notebook, figures in sorted(read_figures(profile).items()):
+    for notebook, figures in sorted(read_figures(folder).items()):
         for place, (name, figure) in enumerate(figures.items()):
             where = escape(figure["where"] or "")
             value, paper = _number(figure["value"]), _number(figure["paper"])

@@ -1,8 +1,8 @@
 """Every notebook, headless: what ``make course`` and ``python -m a2lite course`` run.
 
 Each notebook is executed by papermill in a process of its own, under a time limit; one that fails does not
-stop the rest. ``runs/<profile>/`` receives the executed notebooks (also as HTML), what they printed
-(``logs/``), their figures (``metrics.json``) and ``index.html``. A notebook whose source, parameters, library
+stop the rest. ``runs/<profile>/``, or ``output_dir``, receives the executed notebooks (also as HTML), what they
+printed (``logs/``), their figures (``metrics.json``) and ``index.html``. A notebook whose source, parameters, library
 and inputs are those of its last good run is skipped.
 """
 
@@ -25,9 +25,11 @@ import psutil
 import a2lite
 from a2lite import ROOT
 from a2lite.config import PROFILES
-from a2lite.course.figures import forget, write_json
+from a2lite.course.figures import forget, run_folder, write_json
 from a2lite.course.page import write_page
 
+GIVEN = ("model_dir", "flame_path", "data_dir")  # parameters that name what a run reads
+PLACES = (*GIVEN, "output_dir")  # relative ones are meant from here, not from the notebook's folder
 LIMIT_MINUTES = {"tiny": 5.0, "laptop": 80.0, "a100": 7 * 24 * 60.0}  # per notebook
 
 
@@ -109,40 +111,42 @@ def _library() -> str:
     return digest.hexdigest()
 
 
-def _stamps(folder: Path) -> dict[str, list]:
-    """Name -> [size, time of change] of every file under ``folder``."""
-    files = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {path.relative_to(ROOT).as_posix(): [s.st_size, s.st_mtime_ns] for path, s in files.items()}
+def _stamps(place: Path) -> dict[str, list]:
+    """Name -> [size, time of change] of a file, or of every file under a folder."""
+    files = {path: path.stat() for path in sorted([place, *place.rglob("*")]) if path.is_file()}
+    return {path.as_posix(): [s.st_size, s.st_mtime_ns] for path, s in files.items()}
 
 
-def _inputs(path: Path, done: dict[str, Outcome], profile: str) -> dict[str, list]:
-    """Stamps of the samples and of the artefacts, less those that this notebook or a later one writes."""
+def _inputs(path: Path, done: dict[str, Outcome], folder: Path, parameters: dict[str, Any]) -> dict[str, list]:
+    """Stamps of samples, given files and artefacts, less those that this notebook or a later one writes."""
     own = {name for stem, outcome in done.items() if stem >= path.stem for name in outcome.wrote}
-    stamps = _stamps(ROOT / "data_samples") | _stamps(ROOT / "runs" / profile / "artefacts")
+    given = [Path(parameters[name]) for name in GIVEN if parameters.get(name)]
+    stamps = {}
+    for place in (ROOT / "data_samples", folder / "artefacts", *given):
+        stamps |= _stamps(place)
     return {name: stamp for name, stamp in stamps.items() if name not in own}
 
 
-def _load_done(profile: str) -> dict[str, Outcome]:
-    path = ROOT / "runs" / profile / "course.json"
+def _load_done(folder: Path) -> dict[str, Outcome]:
+    path = folder / "course.json"
     entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return {stem: Outcome(**entry) for stem, entry in entries.items()}
 
 
-def _save_done(profile: str, done: dict[str, Outcome]) -> None:
-    write_json(ROOT / "runs" / profile / "course.json", {stem: asdict(done[stem]) for stem in sorted(done)})
+def _save_done(folder: Path, done: dict[str, Outcome]) -> None:
+    write_json(folder / "course.json", {stem: asdict(done[stem]) for stem in sorted(done)})
 
 
 # ---------------------------------------------------------------- one notebook
 
 
-def run_notebook(path: Path, profile: str, parameters: dict[str, Any], limit: float) -> Outcome:
-    """Execute ``path`` into ``runs/<profile>/`` in a process of its own, for at most ``limit`` seconds."""
-    folder = ROOT / "runs" / profile
+def run_notebook(path: Path, folder: Path, parameters: dict[str, Any], limit: float) -> Outcome:
+    """Execute ``path`` into ``folder`` in a process of its own, for at most ``limit`` seconds."""
     target, log = folder / path.name, folder / "logs" / f"{path.stem}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     for old in (target, target.with_suffix(".html")):
         old.unlink(missing_ok=True)
-    forget(path.stem, profile)
+    forget(path.stem, folder)
     before, start = _stamps(folder / "artefacts"), time.perf_counter()
     command = [sys.executable, "-m", "a2lite.course.execute", str(path), str(target)]
     with log.open("w", encoding="utf-8") as out:
@@ -196,28 +200,31 @@ def _what_failed(target: Path, log: Path) -> str:
 
 def run_course(paths: list[Path], profile: str, given: dict[str, str], limit: float, again: bool) -> int:
     """Run ``paths`` in order, one summary line each; returns 1 if one failed, else 0."""
+    given = {name: str(Path(text).expanduser().absolute()) if name in PLACES and text else text
+             for name, text in given.items()}  # fmt: skip
     parameters = {path: check_parameters(path, {"profile": profile, **given}) for path in paths}
+    folder = run_folder(profile, given.get("size", ""), given.get("output_dir", ""))
     failed, start = 0, time.perf_counter()
     width = max(len(path.stem) for path in paths)
     for path in paths:
-        done = _load_done(profile)
-        last, inputs = done.get(path.stem), _inputs(path, done, profile)
+        done = _load_done(folder)
+        last, inputs = done.get(path.stem), _inputs(path, done, folder, parameters[path])
         print(f"{path.stem:{width}}  ", end="", flush=True)
         unchanged = last and (last.status, last.key) == ("ok", run_key(path, parameters[path], inputs))
         if unchanged and not again:
             print(f"{'done':10} {last.seconds:7.1f} s when it ran; nothing has changed since", flush=True)
             continue
         written = last.wrote if last else []
-        _save_done(profile, done | {path.stem: Outcome("interrupted", 0.0, wrote=written)})
-        outcome = run_notebook(path, profile, parameters[path], limit)
+        _save_done(folder, done | {path.stem: Outcome("interrupted", 0.0, wrote=written)})
+        outcome = run_notebook(path, folder, parameters[path], limit)
         outcome.wrote = sorted({*written, *outcome.wrote})
         inputs = {name: stamp for name, stamp in inputs.items() if name not in outcome.wrote}
         outcome.key = run_key(path, parameters[path], inputs)
-        _save_done(profile, done | {path.stem: outcome})
-        write_page(profile)
+        _save_done(folder, done | {path.stem: outcome})
+        write_page(profile, folder)
         print(f"{outcome.status:10} {outcome.seconds:7.1f} s  {outcome.error}".rstrip(), flush=True)
         failed += outcome.status != "ok"
-    page = write_page(profile)
+    page = write_page(profile, folder)
     print(f"{len(paths) - failed} of {len(paths)} notebooks in {time.perf_counter() - start:.0f} s: {page}")
     return 1 if failed else 0
 

@@ -112,7 +112,7 @@ def listen(requests: queue.Queue[Message]) -> None:
         os._exit(0)
 
 
-def main(folder: str, code: str, voice: str) -> int:
+def main(folder: str, code: str, voice: str) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever the libraries print goes to stderr, not between the messages
     requests: queue.Queue[Message] = queue.Queue()
@@ -130,8 +130,8 @@ def main(folder: str, code: str, voice: str) -> int:
         reason += f" ({os.path.basename(place.filename)}, line {place.lineno})"
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         send(answers, {"error": reason, "missing": missing})
-        return 1
+        os._exit(1)  # the thread still reads
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])
