@@ -114,9 +114,11 @@ def train(
     if model.config.training.gradient_checkpointing and model.lora:
         checkpoint_layers(model)
     c = model.config
+    how = ("part", "gradient_checkpointing")  # a run may go on with other ones: they decide its memory, not its outcome
+    outcome = {name: value for name, value in asdict(c.training).items() if name not in how}
     settings = dict(
         stages=[(stage.name, stage.steps, len(stage.examples)) for stage in stages], base=model.backbone.identity,
-        codes=model.rvq.identity, training=asdict(c.training), connector=asdict(c.connector),
+        codes=model.rvq.identity, training=outcome, connector=asdict(c.connector),
         lora=asdict(c.lora) if model.lora else None,
     )  # fmt: skip
     return fit(
