@@ -152,7 +152,7 @@ def fit(
     With ``path``, the whole state goes to ``<path>.resume`` at least every ``save_seconds`` and when the run is
     interrupted or finished; a run with the same ``path`` goes on from there, until ``save_checkpoint`` to that path
     removes the file. ``settings`` (JSON-able) is whatever else decides the outcome: a file of other ones is refused.
-    Ctrl-C or SIGTERM waits for the end of the step; a second one does not, and then the last save stands.
+    Ctrl-C or SIGTERM waits for the end of the step; another Ctrl-C does not, and then the last save stands.
 
     It trains where the model's parameters are, and moves the batches there. ``factor(step)`` scales every group's rate
     (``schedule`` by default); ``before_step(step)`` may change the model. The trace has some hundred points, or one
@@ -163,14 +163,15 @@ def fit(
     where it is to be taken in parts whose gradients add up. ``sharded`` modules are cut by FSDP; none means DDP.
     ``log_with`` names a tracker that accelerate knows ("tensorboard", "wandb"), which writes beside ``path``.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
     from accelerate.utils import send_to_device
 
     if log_with and not find_spec(log_with):
         raise ValueError(f"log_with {log_with!r}: is not installed; pip install {log_with}")
     device = next(model.parameters()).device
     where = dict(log_with=log_with, project_dir=str(path.parent if path else ".")) if log_with else {}
-    accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False, **where)
+    PartialState(cpu=device.type == "cpu")  # connects the processes, where nobody has done so
+    accelerator = Accelerator(device_placement=False, **where)
     quick = bfloat16 and native_bfloat16(device)
     optimizer = optimizer or adamw(model, lr)
     trained = parallel.spread(parallel.Step(model, loss), optimizer, sharded)
@@ -182,6 +183,8 @@ def fit(
     trace, first = Trace(), 0
     if resume and resume.exists():
         first, rates, trace = _load_resume(resume, run, steps, model, optimizer)
+    if resume and not parallel.same(first, device):
+        raise ValueError(f"{resume}: is not what other processes see; put it where all machines read and write")
     if log_with:
         accelerator.init_trackers(path.stem if path else "a2lite")
     save = lambda: resume and _save_resume(resume, run, done, rates, trace, model, optimizer)  # noqa: E731
@@ -263,7 +266,7 @@ class _Patience:
                 self.usual[number] = signal.signal(number, self._ask)
 
     def _ask(self, number, frame) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:  # a cluster and torchrun both send SIGTERM, which counts as one
             raise KeyboardInterrupt
         self.asked = True
 
@@ -302,7 +305,7 @@ def _save_resume(
 
 def _load_resume(path: Path, run: str, steps: int, model: nn.Module, optimizer) -> tuple[int, list[float], Trace]:
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         other = state["run"]
         if other == run:
             parallel.restore(model, optimizer, state["model"], state["optimizer"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -64,6 +65,28 @@ def agreed(x: Tensor) -> Tensor:
     if place()[1] > 1:
         dist.broadcast(x, 0)
     return x
+
+
+def same(number: int, device: torch.device) -> bool:
+    """Whether every process has this number."""
+    own = torch.tensor([number, -number], device=device)
+    if place()[1] > 1:
+        dist.all_reduce(own, dist.ReduceOp.MAX)
+    return bool(own[0] == -own[1])
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """No process goes on before all have come to its end, be one hours later than another.
+
+    Other calls give up on the latecomer after minutes, and NCCL's return before anybody else has come.
+    """
+    if place()[1] == 1:
+        yield
+        return
+    waiting = dist.new_group(timeout=timedelta(days=30))
+    yield
+    dist.barrier(waiting)
 
 
 def counted(parts: Sequence[Any]) -> Sequence[Any]:
@@ -121,11 +144,13 @@ def without_sync(step: nn.Module) -> AbstractContextManager:
 @contextmanager
 def readable(step: nn.Module) -> Iterator[None]:
     """The weights that FSDP's root holds are whole inside: for evaluating the model beside the training step."""
-    cut = isinstance(step, FSDPModule)
-    if cut:
-        step.unshard()
-    yield
-    if cut:
+    if not isinstance(step, FSDPModule):
+        yield
+        return
+    step.unshard()
+    try:
+        yield
+    finally:
         step.reshard()
 
 

@@ -23,7 +23,7 @@ from a2lite.backbone.tasks import Exchange, Item, prepare_one
 from a2lite.config import BackboneConfig
 from a2lite.fit import Progress
 from a2lite.flame_qa import Sample, Samples
-from a2lite.parallel import place
+from a2lite.parallel import place, together
 from a2lite.rvq import MotionRVQ
 from a2lite.speech import SpeechTokenizer
 
@@ -97,13 +97,12 @@ def prepare_shards(
     rank, processes = place()
     own = range(rank, count, processes)
     progress = Progress(f"preparing {split}", len(own))
-    for done, number in enumerate(own):
-        if not files[number].exists():
-            part = [samples[i] for i in range(number * size, min((number + 1) * size, len(samples)))]
-            _write(files[number], part, speech, rvq, config, made)
-        progress.update(done + 1)
-    if processes > 1:
-        torch.distributed.barrier()
+    with together():
+        for done, number in enumerate(own):
+            if not files[number].exists():
+                part = [samples[i] for i in range(number * size, min((number + 1) * size, len(samples)))]
+                _write(files[number], part, speech, rvq, config, made)
+            progress.update(done + 1)
     shards = Shards(files)
     for path, head in zip(files, shards.heads):
         if head["made"] != made:

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from a2lite.config import load_config
@@ -87,7 +88,7 @@ class Remembering(nn.Linear):
         return super().forward(x - self.mean)
 
 
-@pytest.mark.parametrize("presses", [1, 2])
+@pytest.mark.parametrize("presses", [[signal.SIGINT], 2 * [signal.SIGINT], 2 * [signal.SIGTERM]])
 def test_ctrl_c_in_the_middle_of_a_step_resumes_to_the_same_weights(tmp_path, presses):
     whole, cut, fresh, steps = Remembering(), Remembering(), Remembering(), []
     fit(whole, squared, batches, steps=6, lr=1e-2)
@@ -95,8 +96,8 @@ def test_ctrl_c_in_the_middle_of_a_step_resumes_to_the_same_weights(tmp_path, pr
     def pressed(model, batch):
         terms = squared(model, batch)
         steps.append(1)
-        for _ in range(presses if len(steps) == 4 else 0):
-            signal.raise_signal(signal.SIGINT)
+        for number in presses if len(steps) == 4 else []:
+            signal.raise_signal(number)
         return terms
 
     usual = signal.getsignal(signal.SIGINT)
@@ -104,9 +105,31 @@ def test_ctrl_c_in_the_middle_of_a_step_resumes_to_the_same_weights(tmp_path, pr
     with pytest.raises(KeyboardInterrupt):
         fit(cut, pressed, batches, **run)
     assert len(steps) == 4 and signal.getsignal(signal.SIGINT) == usual
+    saved = torch.load(tmp_path / "run.resume", weights_only=True)["step"]
+    assert saved == (3 if presses == 2 * [signal.SIGINT] else 4)  # but the second Ctrl-C gives the step up
     fit(fresh, squared, batches, **run)
     for (name, a), b in zip(whole.state_dict().items(), fresh.state_dict().values()):
         torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+
+def test_a_resumed_run_is_read_into_memory_first(tmp_path, monkeypatch):
+    """Else every process of eight would read it onto the GPU of the one that wrote it."""
+    with pytest.raises(KeyboardInterrupt):
+        fit(Remembering(), squared, batches, steps=6, lr=1e-2, path=tmp_path / "run", evaluate=stop, evaluate_every=2)
+    loaded, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **more: loaded.append(more["map_location"]) or load(*args, **more))
+    fit(Remembering(), squared, batches, steps=6, lr=1e-2, path=tmp_path / "run")
+    assert loaded == ["cpu"]
+
+
+def stop(model):
+    raise KeyboardInterrupt
+
+
+def test_a_model_trains_beside_the_gpu_where_another_has_trained(monkeypatch):
+    fit(Remembering(), squared, batches, steps=1, lr=1e-2)
+    monkeypatch.setitem(PartialState._shared_state, "device", torch.device("cuda"))
+    fit(Remembering(), squared, batches, steps=1, lr=1e-2)
 
 
 def test_a_diverging_loss_stops_the_run():

@@ -76,3 +76,15 @@ def test_one_process_alone_has_the_whole_batch():
     assert parallel.place() == (0, 1) and parallel.share([1, 2]) == [1, 2]
     x = torch.randn(3, 2)
     assert parallel.gather(x) is x and parallel.mean_over(x) is x
+
+
+def test_processes_wait_for_the_latest_and_refuse_a_run_that_only_one_sees(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(HERE.parent))
+    done = subprocess.run([*command, str(HERE / "small_cluster.py"), str(tmp_path)],
+                          env=env, capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in range(2):
+        came, saved, said = (tmp_path / f"{rank}.said").read_text().split(" ", 2)
+        assert (came, saved) == ("2", str(rank == 0))
+        assert "run.resume: is not what other processes see; put it where all machines read and write" in said

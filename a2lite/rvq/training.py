@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from a2lite.config import RVQConfig
 from a2lite.fit import Trace, fit, load_checkpoint, save_checkpoint
-from a2lite.parallel import agreed, place, share
+from a2lite.parallel import place, share, together
 from a2lite.rvq.loss import Geometry
 from a2lite.rvq.model import MotionRVQ
 
@@ -79,9 +79,9 @@ def train(
     )
     if path is None:
         return model, trace
-    if place()[0] == 0:
-        save_checkpoint(path, model, config, trace=trace)
-    agreed(torch.zeros(1, device=device))  # nobody reads before it is written
+    with together():  # nobody reads before it is written
+        if place()[0] == 0:
+            save_checkpoint(path, model, config, trace=trace)
     return load(path), trace
 
 
