@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -62,11 +63,12 @@ def prepared(place: Workplace, speech, motion: MotionRVQ, size: int = SIZE) -> d
             for split, samples in training_samples(place).items()}  # fmt: skip
 
 
-def train_a2llm(place: Workplace, seed: int = 0, **options) -> Trace:
+def train_a2llm(place: Workplace, seed: int = 0, memory: dict[str, Any] | None = None, **options) -> Trace:
     """The three stages (Sec. 5.3) on prepared shards; written as the artefact a2llm.safetensors.
 
-    ``options`` are those of ``training.train``: ``fsdp``, ``log_with``, ``save_seconds``.
-    ValueError where no training sample is ``high_dynamic``: those are what stage 3 trains on.
+    ``memory`` overrides the fields of ``config.training`` that decide it: part, gradient_checkpointing. ``options`` are
+    those of ``training.train``: ``fsdp``, ``log_with``, ``save_seconds``. ValueError where no training
+    sample is ``high_dynamic``: those are what stage 3 trains on.
     """
     path = place.artefact_path(MODELS["a2llm"])
     if path.exists():
@@ -77,9 +79,10 @@ def train_a2llm(place: Workplace, seed: int = 0, **options) -> Trace:
     if not lively:
         raise ValueError(f"{place.data_folder}: no training sample is high_dynamic; stage 3 has nothing to train on")
     torch.manual_seed(seed)
-    model = A2LLM(place.config, place.backbone(), motion).to(place.device)
+    config = place.config.override(training=memory or {})
+    model = A2LLM(config, place.backbone(), motion).to(place.device)
     tasks = [entry["task"] for entry in every.entries]
-    stages = three_stages(place.config.training, every.select(mix(tasks)), every.select(lively))
+    stages = three_stages(config.training, every.select(mix(tasks)), every.select(lively))
     meter = Meter(model.backbone.vocabulary.endoftext)
     trace = train(model, stages, path, seed=seed, watch=meter, **options)
     meter.write(place)
@@ -168,7 +171,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--fsdp", action="store_true", help="share the language model's layers among the processes")
     parser.add_argument("--log-with", choices=["tensorboard", "wandb"], help="write the curves there too")
     parser.add_argument("--save-seconds", type=float, default=600.0, help="how often a2llm saves all (default 600)")
+    parser.add_argument("--part", type=int, help="examples in one forward pass of a process; else its whole share")
+    parser.add_argument("--no-checkpointing", action="store_true", help="a fourth faster where the memory is there")
     args = parser.parse_args(argv)
+    if args.part is not None and args.part < 1:
+        raise ValueError(f"--part {args.part}: expected at least 1 example")
     place = Workplace(**{name: getattr(args, name) for name in _PARAMETERS})
     if "WORLD_SIZE" in os.environ:
         PartialState(cpu=place.device.type == "cpu")
@@ -177,7 +184,9 @@ def main(argv: Sequence[str]) -> int:
     if args.what == "rvq":
         train_rvq(place, args.seed, args.log_with)
     else:
-        train_a2llm(place, args.seed, fsdp=args.fsdp, log_with=args.log_with, save_seconds=args.save_seconds)
+        memory = dict(part=args.part) | (dict(gradient_checkpointing=False) if args.no_checkpointing else {})
+        options = dict(fsdp=args.fsdp, log_with=args.log_with, save_seconds=args.save_seconds)
+        train_a2llm(place, args.seed, memory, **options)
     if process()[1] > 1:  # not where one has failed: NCCL would wait for the others
         torch.distributed.destroy_process_group()
     return 0

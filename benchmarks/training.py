@@ -7,7 +7,8 @@ where the processor has it. The Trainer's model computes the same losses plainly
 cross-entropy over every position, the same connector, batches as its own sampler draws them; "grouped" lets it group
 by length as well.
 Each contender works in a process of its own, one thread each: ``tokens_per_second`` counts real positions of the
-language model (no padding), medians over rounds. ``peak_mb`` are the tensors alive at once, weights included, in one
+language model (no padding), medians over rounds, and ``tokens_per_cpu_second`` by the process's own time, which other
+work on the machine does not lengthen. ``peak_mb`` are the tensors alive at once, weights included, in one
 step on the same batch, the sixteen longest dialogues; ``process_mb`` is the process's own peak above what it held
 before the first step (Linux only), with all that the allocator keeps and the kernels' scratch.
 The floor is the matrix products alone, 4 FLOPs per frozen and 6 per trained weight and token, at the rate at which this
@@ -72,16 +73,17 @@ class Turns:
     """Waits for its turn before every round, and tells how long the round before took and how many tokens it had."""
 
     def __init__(self):
-        self.step, self.tokens, self.start, self.out = 0, 0, 0.0, sys.stdout
+        self.step, self.tokens, self.start, self.out = 0, 0, (0.0, 0.0), sys.stdout
 
     def begin(self) -> None:
         if self.step >= WARM and (self.step - WARM) % STEPS == 0:
             if self.step > WARM:
-                print(time.perf_counter() - self.start, self.tokens, file=self.out, flush=True)
+                clock, work = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
+                print(clock, work, self.tokens, file=self.out, flush=True)
             else:
                 print("ready", file=self.out, flush=True)
             sys.stdin.readline()
-            self.start, self.tokens = time.perf_counter(), 0
+            self.start, self.tokens = (time.perf_counter(), time.process_time()), 0
         self.step += 1
 
     def saw(self, batch: AvatarBatch) -> None:
@@ -195,9 +197,9 @@ def logits(name: str, positions: int = 2048, width: int = 256) -> None:
     last, target = torch.randn(positions, width, requires_grad=True), torch.randint(ROWS, (positions,))
     print("ready", flush=True)
     sys.stdin.readline()
-    before, start = restart_peak(), time.perf_counter()
+    before, start = restart_peak(), (time.perf_counter(), time.process_time())
     cross_entropies(head, last, target, *([10**12] if name == "whole" else [])).mean().backward()
-    print(time.perf_counter() - start, positions, flush=True)
+    print(time.perf_counter() - start[0], time.process_time() - start[1], positions, flush=True)
     sys.stdin.readline()
     with LiveBytes([head.weight, last]) as live:
         cross_entropies(head, last, target, *([10**12] if name == "whole" else [])).mean().backward()
@@ -262,19 +264,20 @@ def in_turns(names: Sequence[str], rounds: int) -> dict[str, dict]:
     for name, worker in workers.items():
         while heard(name, worker) != "ready":
             pass
-    rates: dict[str, list[float]] = {name: [] for name in names}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, worker in workers.items():
             worker.stdin.write("\n")
             worker.stdin.flush()
-            seconds, tokens = heard(name, worker).split()
-            rates[name].append(float(tokens) / float(seconds))
+            clock, cpu, tokens = map(float, heard(name, worker).split())
+            rates[name].append((tokens / clock, tokens / cpu))
     out = {}
     for name, worker in workers.items():
         worker.stdin.close()
         process, peak = map(float, worker.stdout.read().split()[-2:])  # after whatever a Trainer says at its end
-        rounded = [round(rate) for rate in rates[name]]
-        out[name] = dict(tokens_per_second=round(float(np.median(rates[name]))), rounds=rounded, peak_mb=round(peak),
+        clock, cpu = np.median(rates[name], 0).round().tolist()
+        rounds_of = [round(rate) for rate, _ in rates[name]]
+        out[name] = dict(tokens_per_second=clock, tokens_per_cpu_second=cpu, rounds=rounds_of, peak_mb=round(peak),
                          process_mb=round(process))  # fmt: skip
         worker.wait()
     return out
@@ -285,9 +288,11 @@ def measure(rounds: int) -> dict:
     mine = out["a2lite"]
     for name in CONTENDERS[1:]:
         out[f"times as fast as {name}"] = round(mine["tokens_per_second"] / out[name]["tokens_per_second"], 2)
+        work = mine["tokens_per_cpu_second"] / out[name]["tokens_per_cpu_second"]
+        out[f"times less processor time than {name}"] = round(work, 2)
         out[f"share of the peak of {name}"] = round(mine["peak_mb"] / out[name]["peak_mb"], 2)
         out[f"share of the process of {name}"] = round(mine["process_mb"] / out[name]["process_mb"], 2)
-    out["share of the floor's speed"] = round(mine["tokens_per_second"] / floor(), 2)
+    out["share of the floor's speed"] = round(mine["tokens_per_cpu_second"] / floor(), 2)
     out["logits"] = in_turns(CHUNKS, 1)
     whole, chunks = (out["logits"][name]["peak_mb"] for name in CHUNKS)
     out["logits"]["share of the memory"] = round(chunks / whole, 2)
