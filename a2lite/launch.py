@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ from a2lite.shards import SIZE, Shards, prepare_shards
 from a2lite.training import stage_ends, three_stages, train
 from a2lite.workplace import Workplace
 
+_ERROR = re.compile(r"(\[rank\d+\]: ?)?[\w.]+(Error|Exception): ")  # a traceback's last line
 MODELS = {"rvq": "rvq.safetensors", "a2llm": "a2llm.safetensors"}
 
 
@@ -116,18 +118,20 @@ def launch(place: Workplace, what: str, *more: str) -> Trace:
     """Train ``what`` in ``place.num_gpus`` processes of their own, and show what they print; returns the ``Trace``.
 
     Without a GPU the processes share the CPU. Interrupted, they end their step and save. ChildProcessError with the
-    last line they said where they fail.
+    line that says why where they fail, ValueError for more processes than GPUs.
     """
-    count = place.num_gpus
-    starter = ["accelerate.commands.launch", "--num_processes", str(count), "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
-    if not torch.cuda.is_available():
-        starter = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    count, there = place.num_gpus, torch.cuda.device_count()
+    if count < 1 or 0 < there < count:
+        raise ValueError(f"num_gpus {count}: expected 1 to {there or 'as many processes as the CPU bears'}")
+    starter = []  # one process is the child itself: accelerate's launcher would not pass an interrupt on to it
+    if count > 1 and there:
+        starter = ["-m", "accelerate.commands.launch", "--num_processes", str(count), "--num_machines", "1",
+                   "--mixed_precision", "no", "--dynamo_backend", "no", "--multi_gpu"]  # fmt: skip
     elif count > 1:
-        starter.append("--multi_gpu")
+        starter = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     given = [f"--{name.replace('_', '-')}={value}" for name, value in vars(place).items()
              if name in _PARAMETERS and value]  # fmt: skip
-    command = [sys.executable, "-m", *starter, "-m", "a2lite", "train", what, *given, *more]
+    command = [sys.executable, *starter, "-m", "a2lite", "train", what, *given, *more]
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
@@ -143,8 +147,8 @@ def launch(place: Workplace, what: str, *more: str) -> Trace:
         child.wait()
         raise
     if code:
-        ours = [line for line in said if line.startswith("a2lite:")] or [line for line in said if line]
-        raise ChildProcessError(f"training {what} in {count} processes: {ours[0] if ours else f'ended with {code}'}")
+        why = [line for line in said if line.startswith("a2lite:")] or [line for line in said if _ERROR.match(line)]
+        raise ChildProcessError(f"training {what} in {count} processes: {why[0] if why else f'ended with {code}'}")
     return Trace(**load_checkpoint(place.artefact_path(MODELS[what]))[1]["trace"])
 
 
@@ -177,14 +181,12 @@ def main(argv: Sequence[str]) -> int:
         PartialState(cpu=place.device.type == "cpu")
     if process()[0] > 0:  # the first one speaks for all; errors have their own stream
         sys.stdout = open(os.devnull, "w")
-    try:
-        if args.what == "rvq":
-            train_rvq(place, args.seed, args.log_with)
-        else:
-            memory = dict(part=args.part) | (dict(gradient_checkpointing=False) if args.no_checkpointing else {})
-            options = dict(fsdp=args.fsdp, log_with=args.log_with, save_seconds=args.save_seconds)
-            train_a2llm(place, args.seed, memory, **options)
-    finally:
-        if process()[1] > 1:
-            torch.distributed.destroy_process_group()
+    if args.what == "rvq":
+        train_rvq(place, args.seed, args.log_with)
+    else:
+        memory = dict(part=args.part) | (dict(gradient_checkpointing=False) if args.no_checkpointing else {})
+        options = dict(fsdp=args.fsdp, log_with=args.log_with, save_seconds=args.save_seconds)
+        train_a2llm(place, args.seed, memory, **options)
+    if process()[1] > 1:  # not where one has failed: NCCL would wait for the others
+        torch.distributed.destroy_process_group()
     return 0

@@ -1,8 +1,8 @@
 """Where a run takes its inputs from, and where it puts what it makes.
 
 It stands above the rooms: notebooks and commands make one ``Workplace`` of their parameters and ask it for data,
-head and models; no room knows of it. The published weights and data are nobody's to ship: a notebook at ``a100`` is
-told where they lie.
+head and models; of the rooms only the last, ``realtime``, knows of it. The published weights and data are nobody's to
+ship: a notebook at ``a100`` is told where they lie.
 """
 
 from __future__ import annotations

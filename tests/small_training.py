@@ -58,15 +58,17 @@ def examples_for(model: A2LLM) -> list[Example]:
 
 
 def run(kind: str, path: Path | None = None) -> tuple[dict[str, torch.Tensor], fit.Trace]:
-    """Two stages with a reset between them, whose batches are "whole" or in "parts"; or "rvq"."""
+    """Two stages with a reset between them, whose batches are "whole" or in "parts" (two for each of two processes); or
+    "rvq".
+    """
     if kind == "rvq":
         config, random = settings().rvq, torch.Generator().manual_seed(1)
         motions = [torch.randn(n, 58, generator=random).cumsum(0) for n in (30, 55, 80)]
         model, trace = rvq.train(config, motions, seed=3)
         return model.state_dict(), trace
-    even = dict(parts=dict(batch=4, part=2), whole=dict(batch=4))
+    even = {"whole": dict(batch=4), "parts": dict(batch=4, part=1), "fsdp parts": dict(batch=4, part=1)}
     model = model_of(settings(**even.get(kind, {})))
-    trace = train(model, stages_of(model), path, fsdp=kind in ("fsdp", "resumed"))
+    trace = train(model, stages_of(model), path, fsdp=kind in ("fsdp", "resumed", "fsdp parts"))
     return parallel.whole(model.state()), trace
 
 

@@ -1,8 +1,13 @@
 """Training as a command: it survives a kill, trains in processes of its own, and says what is wrong in one line."""
 
+import os
+import subprocess
+
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from a2lite import launch as launching
 from a2lite.__main__ import main
 from a2lite.launch import launch
 from a2lite.workplace import Workplace
@@ -31,3 +36,25 @@ def test_a_finished_run_is_not_overwritten(tmp_path, capsys):
     Workplace("tiny", output_dir=tmp_path).artefact_path("a2llm.safetensors").touch()
     assert main(["train", "a2llm", f"--output-dir={tmp_path}"]) == 2
     assert "is there already; move it away" in capsys.readouterr().err
+
+
+def test_an_interrupted_child_leaves_nothing_running(tmp_path, monkeypatch):
+    children, popen = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **more: children.append(popen(*args, **more)) or children[0])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    def interrupted(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launching, "print", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        launch(Workplace("tiny", num_gpus=1, output_dir=tmp_path), "rvq")
+    with pytest.raises(ProcessLookupError):  # neither the child nor one of its own
+        os.killpg(children[0].pid, 0)
+
+
+def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(ValueError, match="num_gpus 8: expected 1 to 4"):
+        launch(Workplace("tiny", num_gpus=8, output_dir=tmp_path), "rvq")

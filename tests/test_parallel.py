@@ -23,7 +23,7 @@ def two(tmp_path_factory):
     small_training.stopped_at(4, folder / "resumed.run")
     env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(HERE.parent))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    kinds = ["rvq", "ddp", "parts", "fsdp", "resumed"]
+    kinds = ["rvq", "ddp", "parts", "fsdp", "fsdp parts", "resumed"]
     done = subprocess.run([*command, str(HERE / "small_training.py"), str(folder), *kinds],
                           env=env, capture_output=True, text=True, timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -41,7 +41,8 @@ def both(one, two, kind, alone):
     return state, load_file(two / f"{kind}.safetensors"), trace.values, curve["values"]
 
 
-@pytest.mark.parametrize("kind, alone", [("ddp", "ddp"), ("fsdp", "ddp"), ("parts", "parts"), ("resumed", "ddp")])
+@pytest.mark.parametrize("kind, alone", [("ddp", "ddp"), ("fsdp", "ddp"), ("parts", "parts"), ("fsdp parts", "parts"),
+                                         ("resumed", "ddp")])  # fmt: skip
 def test_two_processes_give_the_loss_curve_and_the_weights_of_one(one, two, kind, alone):
     state, theirs, curve, their_curve = both(one, two, kind, alone)
     assert len(curve["loss"]) == 9 and set(curve) == set(their_curve)

@@ -293,6 +293,13 @@ def test_turning_the_head_costs_parameters_but_no_vertices(head, performance):
         torch.testing.assert_close(still, moved)
 
 
+def test_the_head_stays_where_it_is_when_the_loss_is_measured_elsewhere(head):
+    flame = Flame(head)
+    there = Geometry.of(flame, head.regions, len(head.v_template), NANO).to("meta")
+    assert all(part.is_meta for part in there.vertices(torch.zeros(1, 2, 58, device="meta")))
+    assert flame.template.device.type == "cpu"
+
+
 @pytest.mark.parametrize("term", ["face", "velocity", "acceleration"])
 def test_a_subset_of_vertices_gives_the_gradient_of_all(head, performance, term):
     """The gradient that reaches the decoder's output, over the 400 vertices of laptop and over every vertex."""

@@ -220,6 +220,15 @@ def test_work_under_other_rates_is_not_taken_up_silently(vocabulary, examples, t
         train(other, stages, tmp_path / "run")
 
 
+def test_a_run_goes_on_in_smaller_parts_where_there_is_less_memory(vocabulary, examples, tmp_path, capsys):
+    stages = three_stages(CONFIG.training, examples, examples[:2])
+    train(model(vocabulary), stages, tmp_path / "run")
+    other = model(vocabulary)
+    other.config = other.config.override(training=dict(part=1, gradient_checkpointing=True))
+    train(other, stages, tmp_path / "run")
+    assert "resumed at step 6" in capsys.readouterr().out
+
+
 def test_a_model_with_depth_heads_is_loaded_by_a_profile_that_chooses_by_sharpness(vocabulary, tmp_path):
     depth = CONFIG.override(connector=dict(heads_kind="depth", sharpness=None))
     rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()

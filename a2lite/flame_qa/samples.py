@@ -220,9 +220,14 @@ class Samples(Sequence):
 
     def motions(self) -> list[np.ndarray]:
         """The motion (T, 58) of every sample, without decoding any sound."""
-        used = sorted({(file, group) for file, group, _ in self.places})
-        groups = {key: self._file(key[0]).read_row_group(key[1], columns=["motion"]) for key in used}
-        return [_motion(groups[file, group].slice(row, 1)) for file, group, row in self.places]
+        rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for i, (file, group, row) in enumerate(self.places):
+            rows.setdefault((file, group), []).append((i, row))
+        found: dict[int, np.ndarray] = {}
+        for (file, group), wanted in rows.items():  # of which one at a time is held
+            table = self._file(file).read_row_group(group, columns=["motion"])
+            found |= {i: _motion(table.slice(row, 1)) for i, row in wanted}
+        return [found[i] for i in range(len(self))]
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))

@@ -5,7 +5,8 @@ App. B of A2-LLM; built in notebooks/03_rvq_tokenization.ipynb. The head is hand
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +42,14 @@ class Geometry:
         sets = regions["lips"], regions["face"], torch.arange(vertices, device=regions["lips"].device)
         return cls(flame, *(spread(part, config.vertices) for part in sets))
 
+    def to(self, device: torch.device | str) -> Geometry:
+        """The same on ``device``; the head that was handed in stays where it is."""
+        return replace(self, flame=copy.deepcopy(self.flame).to(device))
+
     def vertices(self, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Motion (B, T, 58) -> lips, face and body (B, T, v, 3) in metres, global rotation removed."""
         parts = self.lips, self.face, self.body
-        flame = self.flame.to(motion.device)
-        vertices = flame(motion, vertices=torch.cat(parts), zero_pose=True)
+        vertices = self.flame(motion, vertices=torch.cat(parts), zero_pose=True)
         return vertices.split([len(part) for part in parts], dim=-2)
 
 

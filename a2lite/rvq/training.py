@@ -59,6 +59,7 @@ def train(
         raise ValueError(f"rvq.batch {config.batch} among {place()[1]} processes: expected a multiple")
     torch.manual_seed(seed)
     model = MotionRVQ.from_motions(config, motions).to(device)
+    geometry = geometry and geometry.to(device)
     crops = Crops(motions, config.crop, config.batch, seed)
 
     def loss(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
