@@ -7,7 +7,7 @@ so that a killed run resumes in whatever stage it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from a2lite.parallel import place, share
 from a2lite.shards import Shards
 
 T = TypeVar("T")
+UNDECIDING = dict(part=None, gradient_checkpointing=False)  # a run may go on with others, where memory is another
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,9 @@ def train(
     if model.config.training.gradient_checkpointing and model.lora:
         checkpoint_layers(model)
     c = model.config
-    how = ("part", "gradient_checkpointing")  # a run may go on with other ones: they decide its memory, not its outcome
-    outcome = {name: value for name, value in asdict(c.training).items() if name not in how}
     settings = dict(
         stages=[(stage.name, stage.steps, len(stage.examples)) for stage in stages], base=model.backbone.identity,
-        codes=model.rvq.identity, training=outcome, connector=asdict(c.connector),
+        codes=model.rvq.identity, training=asdict(replace(c.training, **UNDECIDING)), connector=asdict(c.connector),
         lora=asdict(c.lora) if model.lora else None,
     )  # fmt: skip
     return fit(
