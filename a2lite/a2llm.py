@@ -244,8 +244,8 @@ class A2LLM(nn.Module):
         lora = {f"lora.{n}": p for n, p in self.backbone.lm.state_dict().items() if "lora_" in n}
         return {**lora, **{f"connector.{n}": p for n, p in self.connector.state_dict().items()}}
 
-    def save(self, path: Path, **meta) -> None:
-        """LoRA and connector in one safetensors file (fp16), with the identity of the backbone they belong to.
+    def save(self, path: Path, half: bool = True, **meta) -> None:
+        """LoRA and connector in one safetensors file (fp16 when ``half``), with the identity of their backbone.
 
         Of several processes all call it, and the first one writes.
         """
@@ -253,7 +253,7 @@ class A2LLM(nn.Module):
         names = dict(base=self.backbone.identity, reading=self.backbone.reading, codes=self.rvq.identity, lora=lora)
         state = whole(self.state())
         if place()[0] == 0:
-            save_checkpoint(path, state, self.config.connector, **names, **meta)
+            save_checkpoint(path, state, self.config.connector, half, **names, **meta)
 
     @classmethod
     def load(cls, path: str | Path, config: Config, backbone: Backbone, rvq: MotionRVQ) -> A2LLM:

@@ -181,6 +181,9 @@ def fit(
     run = f"{name}, {steps} steps, seed {seed}, settings {_digest(settings)}"
     log_every = log_every or max(1, steps // 100)
     trace, first = Trace(), 0
+    if resume and accelerator.is_main_process:
+        for left in resume.parent.glob(f"{resume.name}.*.partial"):  # by a kill while it was written
+            left.unlink()
     if resume and resume.exists():
         first, rates, trace = _load_resume(resume, run, steps, model, optimizer)
     if resume and not parallel.same(first, device):

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,10 +49,10 @@ def training_samples(place: Workplace) -> dict[str, Samples]:
 
 def train_rvq(place: Workplace, seed: int = 0, log_with: str | None = None) -> tuple[MotionRVQ, Trace]:
     """The motion tokenizer on the motion of all training samples (App. B); written as the artefact rvq.safetensors."""
+    path = fresh(place, "rvq")
     motions = [torch.from_numpy(motion) for part in training_samples(place).values() for motion in part.motions()]
     head, config = place.head(), place.config.rvq
     geometry = Geometry.of(Flame(head), head.regions, len(head.v_template), config)
-    path = place.artefact_path(MODELS["rvq"])
     return rvq.train(config, motions, path, geometry, seed, place.device, log_with)
 
 
@@ -70,9 +71,7 @@ def train_a2llm(place: Workplace, seed: int = 0, memory: dict[str, Any] | None =
     those of ``training.train``: ``fsdp``, ``log_with``, ``save_seconds``. ValueError where no training
     sample is ``high_dynamic``: those are what stage 3 trains on.
     """
-    path = place.artefact_path(MODELS["a2llm"])
-    if path.exists():
-        raise ValueError(f"{path}: is there already; move it away to train anew")
+    path = fresh(place, "a2llm")
     motion = place.rvq().to(place.device)
     every = Shards.together(prepared(place, place.speech(), motion).values())
     lively = [(i, entry["task"]) for i, entry in enumerate(every.entries) if entry["high_dynamic"]]
@@ -86,8 +85,16 @@ def train_a2llm(place: Workplace, seed: int = 0, memory: dict[str, Any] | None =
     meter = Meter(model.backbone.vocabulary.endoftext)
     trace = train(model, stages, path, seed=seed, watch=meter, **options)
     meter.write(place)
-    model.save(path, trace=trace, stage_ends=stage_ends(stages))
+    model.save(path, half=False, trace=trace, stage_ends=stage_ends(stages))
     return trace
+
+
+def fresh(place: Workplace, what: str) -> Path:
+    """Where the trained model goes; ValueError where one lies, on which others may have been built."""
+    path = place.artefact_path(MODELS[what])
+    if path.exists():
+        raise ValueError(f"{path}: is there already; move it away to train anew")
+    return path
 
 
 class Meter:
@@ -117,10 +124,10 @@ class Meter:
 def launch(place: Workplace, what: str, *more: str) -> Trace:
     """Train ``what`` in ``place.num_gpus`` processes of their own, and show what they print; returns the ``Trace``.
 
-    Without a GPU the processes share the CPU. Interrupted, they end their step and save. ChildProcessError with the
-    line that says why where they fail, ValueError for more processes than GPUs.
+    Where a run has no GPU the processes share the CPU. Interrupted, they end their step and save. ChildProcessError
+    with the line that says why where they fail, ValueError for more processes than GPUs.
     """
-    count, there = place.num_gpus, torch.cuda.device_count()
+    count, there = place.num_gpus, torch.cuda.device_count() if place.device.type == "cuda" else 0
     if count < 1 or 0 < there < count:
         raise ValueError(f"num_gpus {count}: expected 1 to {there or 'as many processes as the CPU bears'}")
     starter = []  # one process is the child itself: accelerate's launcher would not pass an interrupt on to it
@@ -174,6 +181,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--part", type=int, help="examples in one forward pass of a process; else its whole share")
     parser.add_argument("--no-checkpointing", action="store_true", help="a fourth faster where the memory is there")
     args = parser.parse_args(argv)
+    if args.what == "rvq" and (args.fsdp or args.part or args.no_checkpointing):
+        raise ValueError("--fsdp, --part, --no-checkpointing: are for a2llm; the motion tokenizer needs none of them")
     if args.part is not None and args.part < 1:
         raise ValueError(f"--part {args.part}: expected at least 1 example")
     place = Workplace(**{name: getattr(args, name) for name in _PARAMETERS})
@@ -181,12 +190,28 @@ def main(argv: Sequence[str]) -> int:
         PartialState(cpu=place.device.type == "cpu")
     if process()[0] > 0:  # the first one speaks for all; errors have their own stream
         sys.stdout = open(os.devnull, "w")
-    if args.what == "rvq":
-        train_rvq(place, args.seed, args.log_with)
-    else:
-        memory = dict(part=args.part) | (dict(gradient_checkpointing=False) if args.no_checkpointing else {})
-        options = dict(fsdp=args.fsdp, log_with=args.log_with, save_seconds=args.save_seconds)
-        train_a2llm(place, args.seed, memory, **options)
-    if process()[1] > 1:  # not where one has failed: NCCL would wait for the others
+    try:
+        _train(place, args)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"out of GPU memory ({str(error).splitlines()[0]}); --part 1 or --fsdp need less, "
+                         "python -m a2lite plan says what fits") from None  # fmt: skip
+    if process()[1] > 1:
         torch.distributed.destroy_process_group()
     return 0
+
+
+def _train(place: Workplace, args: argparse.Namespace) -> None:
+    """What the arguments ask for. Of several processes one that fails ends at once: NCCL would wait for the others."""
+    try:
+        if args.what == "rvq":
+            train_rvq(place, args.seed, args.log_with)
+        else:
+            memory = dict(part=args.part) | (dict(gradient_checkpointing=False) if args.no_checkpointing else {})
+            options = dict(fsdp=args.fsdp, log_with=args.log_with, save_seconds=args.save_seconds)
+            train_a2llm(place, args.seed, memory, **options)
+    except (ValueError, OSError, ImportError) as error:
+        if process()[1] == 1:
+            raise
+        sys.stderr.write(f"a2lite: {' '.join(str(error).split())}\n")  # in one piece, beside what the others say
+        sys.stderr.flush()
+        os._exit(2)

@@ -97,8 +97,9 @@ class Workplace:
 
     @property
     def device(self) -> torch.device:
-        """Where the models stand: beside a published backbone on a GPU, if there is one."""
-        return torch.device("cuda" if self.model_dir and torch.cuda.is_available() else "cpu")
+        """Where the models stand: on a GPU, if there is one, at full size and beside a published backbone."""
+        large = self.profile == "a100" or self.model_dir
+        return torch.device("cuda" if large and torch.cuda.is_available() else "cpu")
 
     # ---------------------------------------------------------------- what comes in
 

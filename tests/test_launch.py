@@ -32,9 +32,10 @@ def test_what_fails_in_a_child_is_told_in_one_line(tmp_path):
         launch(place, "rvq")
 
 
-def test_a_finished_run_is_not_overwritten(tmp_path, capsys):
-    Workplace("tiny", output_dir=tmp_path).artefact_path("a2llm.safetensors").touch()
-    assert main(["train", "a2llm", f"--output-dir={tmp_path}"]) == 2
+@pytest.mark.parametrize("what", ["rvq", "a2llm"])
+def test_a_finished_run_is_not_overwritten(tmp_path, capsys, what):
+    Workplace("tiny", output_dir=tmp_path).artefact_path(f"{what}.safetensors").touch()
+    assert main(["train", what, f"--output-dir={tmp_path}"]) == 2
     assert "is there already; move it away" in capsys.readouterr().err
 
 
@@ -55,6 +56,13 @@ def test_an_interrupted_child_leaves_nothing_running(tmp_path, monkeypatch):
 
 
 def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(ValueError, match="num_gpus 8: expected 1 to 4"):
-        launch(Workplace("tiny", num_gpus=8, output_dir=tmp_path), "rvq")
+        launch(Workplace("a100", num_gpus=8, output_dir=tmp_path), "rvq")
+
+
+@pytest.mark.parametrize("what, option", [("rvq", "--fsdp"), ("rvq", "--part=2"), ("a2llm", "--part=0")])
+def test_options_that_mean_nothing_are_refused(what, option, capsys):
+    assert main(["train", what, option]) == 2
+    assert capsys.readouterr().err.startswith("a2lite: --")

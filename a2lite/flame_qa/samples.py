@@ -216,17 +216,17 @@ class Samples(Sequence):
         if self._group[0] != (file, group):
             self._group = ((file, group), self._file(file).read_row_group(group))
         table = self._group[1].slice(row, 1)
-        return _to_sample(table.drop_columns(["motion"]).to_pylist()[0], _motion(table))
+        return _to_sample(table.drop_columns(["motion"]).to_pylist()[0], _motion(table).astype(np.float32))
 
     def motions(self) -> list[np.ndarray]:
-        """The motion (T, 58) of every sample, without decoding any sound."""
+        """The motion (T, 58) of every sample, float16 as it is stored, without decoding any sound."""
         rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for i, (file, group, row) in enumerate(self.places):
             rows.setdefault((file, group), []).append((i, row))
         found: dict[int, np.ndarray] = {}
         for (file, group), wanted in rows.items():  # of which one at a time is held
             table = self._file(file).read_row_group(group, columns=["motion"])
-            found |= {i: _motion(table.slice(row, 1)) for i, row in wanted}
+            found |= {i: _motion(table.slice(row, 1)).copy() for i, row in wanted}
         return [found[i] for i in range(len(self))]
 
     def __iter__(self) -> Iterator[Sample]:
@@ -252,7 +252,7 @@ class Samples(Sequence):
 
 def _motion(row: pyarrow.Table) -> np.ndarray:
     motion = row["motion"].combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
-    return motion.astype(np.float32).reshape(-1, MotionConfig.dim)  # (T, 58)
+    return motion.reshape(-1, MotionConfig.dim)  # (T, 58)
 
 
 def load_samples(source: str | Path, split: str) -> Samples:

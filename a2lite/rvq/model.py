@@ -130,7 +130,7 @@ class MotionRVQ(nn.Module):
     @classmethod
     def from_motions(cls, config: RVQConfig, motions: Sequence[Tensor]) -> MotionRVQ:
         """``from_statistics`` of all frames of ``motions``, each (T, 58)."""
-        frames = torch.cat([torch.as_tensor(motion) for motion in motions])
+        frames = torch.cat([torch.as_tensor(motion) for motion in motions]).float()
         return cls.from_statistics(config, frames.mean(0), frames.std(0))
 
     def normalise(self, motion: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Crops:
     """
 
     def __init__(self, motions: Sequence[Tensor], crop: int, batch: int, seed: int = 0):
-        self.frames = torch.cat([torch.as_tensor(motion) for motion in motions])  # (all frames, 58)
+        self.frames = torch.cat([torch.as_tensor(motion) for motion in motions])  # (all frames, 58), also in fp16
         self.lengths = torch.tensor([len(motion) for motion in motions])
         self.offsets = self.lengths.cumsum(0) - self.lengths
         self.crop, self.batch, self.seed = crop, batch, seed
@@ -38,7 +38,7 @@ class Crops:
         start = (torch.rand(self.batch, generator=draw) * room).long()
         frame = start[:, None] + torch.arange(self.crop)  # (batch, crop)
         frame = frame.minimum(self.lengths[clip, None] - 1)
-        return self.frames[self.offsets[clip, None] + frame]
+        return self.frames[self.offsets[clip, None] + frame].float()
 
 
 def train(
@@ -58,9 +58,9 @@ def train(
     if config.batch % place()[1]:
         raise ValueError(f"rvq.batch {config.batch} among {place()[1]} processes: expected a multiple")
     torch.manual_seed(seed)
-    model = MotionRVQ.from_motions(config, motions).to(device)
-    geometry = geometry and geometry.to(device)
     crops = Crops(motions, config.crop, config.batch, seed)
+    model = MotionRVQ.from_motions(config, [crops.frames]).to(device)
+    geometry = geometry and geometry.to(device)
 
     def loss(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         return model(batch.to(next(model.parameters()).device), geometry)[2]
