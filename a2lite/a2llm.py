@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peft import inject_adapter_in_model
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -21,10 +21,9 @@ from a2lite.backbone import Backbone, Batch, Dialogue, align_tail, collate
 from a2lite.backbone.listening import augment
 from a2lite.backbone.model import cross_entropies, targets
 from a2lite.backbone.tasks import Item, converse
-from a2lite.config import Config
+from a2lite.config import Config, LoRAConfig
 from a2lite.connector import MotionConnector, motion_loss
 from a2lite.fit import load_checkpoint, save_checkpoint
-from a2lite.folder import load_folder, lora_config, save_folder
 from a2lite.parallel import like, place, whole
 from a2lite.rvq import MotionRVQ
 
@@ -288,17 +287,13 @@ class A2LLM(nn.Module):
                 own[name].copy_(value)
         return model.eval()
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """LoRA as peft writes it, connector and motion tokenizer in ``folder``, exact (``a2lite.folder``)."""
-        save_folder(self, Path(folder))
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, backbone: Backbone) -> A2LLM:
-        """What ``save_pretrained`` wrote, on ``backbone``, in eval mode.
-
-        FileNotFoundError or ValueError in one line for a file missing or torn, another backbone, another reading of H.
-        """
-        return load_folder(cls, Path(folder), backbone)
+def lora_config(config: LoRAConfig) -> LoraConfig:
+    """App. B's LoRA for peft."""
+    return LoraConfig(
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(config.targets),
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
 
 
 def _place(layer: LoraLayer) -> None:

@@ -1,6 +1,6 @@
 """What training adds to a backbone, as one small folder: LoRA as peft writes it, connector, motion tokenizer.
 
-``A2LLM.save_pretrained`` and ``A2LLM.from_pretrained``. All numbers are kept in float32, in which they are learned:
+``save_pretrained`` and ``from_pretrained``. All numbers are kept in float32, in which they are learned:
 the base may be in bfloat16 or quantised, and what is computed is the same before and after. At the paper's size
 that is 1.1 GB beside the base's 16.6 GB.
 """
@@ -13,33 +13,22 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from peft import LoraConfig
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from a2lite.a2llm import A2LLM, lora_config
 from a2lite.backbone import Backbone
-from a2lite.config import Config, LoRAConfig, load_config
+from a2lite.config import Config, load_config
 from a2lite.fit import load_checkpoint, save_checkpoint
 from a2lite.rvq import load as load_rvq
-
-if TYPE_CHECKING:
-    from a2lite.a2llm import A2LLM
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 CONNECTOR, RVQ = "connector.safetensors", "rvq.safetensors"
 SECTIONS = ("rvq", "connector", "lora", "training")
 PREFIX = "base_model.model."  # of every name in peft's files
-
-
-def lora_config(config: LoRAConfig) -> LoraConfig:
-    """App. B's LoRA for peft."""
-    return LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(config.targets),
-        task_type="CAUSAL_LM",
-    )  # fmt: skip
 
 
 def lora_weights(lm: nn.Module) -> dict[str, Tensor]:
@@ -51,8 +40,9 @@ def lora_weights(lm: nn.Module) -> dict[str, Tensor]:
 # ---------------------------------------------------------------- writing
 
 
-def save_folder(model: A2LLM, folder: Path) -> None:
+def save_pretrained(model: A2LLM, folder: str | Path) -> None:
     """Write the files beside the folder's others, config.json last: it holds a digest of each."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{os.getpid()}.partial"
     partial.mkdir()
@@ -91,8 +81,12 @@ def _digest(path: Path) -> str:
 # ---------------------------------------------------------------- reading
 
 
-def load_folder(kind: type[A2LLM], folder: Path, backbone: Backbone) -> A2LLM:
-    """What ``save_folder`` wrote, on the backbone's device; FileNotFoundError or ValueError in one line."""
+def from_pretrained(folder: str | Path, backbone: Backbone) -> A2LLM:
+    """What ``save_pretrained`` wrote, on ``backbone`` and its device, in eval mode.
+
+    FileNotFoundError or ValueError in one line for a file missing or torn, another backbone, another reading of H.
+    """
+    folder = Path(folder)
     told = _told(folder)
     if told["base"] != backbone.identity:
         raise ValueError(f"{folder}: was trained on another backbone ({told['base']}); load that one, or retrain it")
@@ -106,7 +100,7 @@ def load_folder(kind: type[A2LLM], folder: Path, backbone: Backbone) -> A2LLM:
     rvq = load_rvq(folder / RVQ)
     if rvq.identity != told["codes"]:
         raise ValueError(f"{folder / RVQ}: is not the connector's motion tokenizer; copy the whole folder again")
-    model = kind(_config(folder, told), backbone, rvq, lora=ADAPTER in told["files"])
+    model = A2LLM(_config(folder, told), backbone, rvq, lora=ADAPTER in told["files"])
     _fill(folder / CONNECTOR, load_checkpoint(folder / CONNECTOR)[0], model.connector.state_dict())
     if model.lora:
         _fill(folder / ADAPTER, load_file(folder / ADAPTER), lora_weights(backbone.lm))
@@ -118,7 +112,7 @@ def load_folder(kind: type[A2LLM], folder: Path, backbone: Backbone) -> A2LLM:
 def _told(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: is missing; expected a folder written by A2LLM.save_pretrained")
+        raise FileNotFoundError(f"{path}: is missing; expected a folder written by save_pretrained")
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -126,7 +120,7 @@ def _told(folder: Path) -> dict[str, Any]:
     wanted = {"base", "reading", "codes", "profile", "size", "files", *SECTIONS}
     ours = isinstance(told, dict) and wanted <= set(told) and isinstance(told["files"], dict)
     if not ours or not {CONNECTOR, RVQ} <= set(told["files"]):
-        raise ValueError(f"{path}: is no A2-LLM's; expected a folder written by A2LLM.save_pretrained")
+        raise ValueError(f"{path}: is no A2-LLM's; expected a folder written by save_pretrained")
     return told
 
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2ForCausalLM
 
-from a2lite.a2llm import A2LLM
+from a2lite.a2llm import A2LLM, lora_config
 from a2lite.backbone import qwen2_config
 from a2lite.backbone.model import ATTENTION
-from a2lite.folder import lora_config
+from a2lite.folder import from_pretrained, save_pretrained
 from a2lite.rvq import MotionRVQ
 from a2lite.training import predict, three_stages, train
 from test_training import CONFIG, backbone, examples, model, vocabulary
@@ -27,12 +27,12 @@ def trained(vocabulary, examples):
 
 @pytest.fixture
 def saved(trained, tmp_path):
-    trained.save_pretrained(tmp_path / "mine")
+    save_pretrained(trained, tmp_path / "mine")
     return tmp_path / "mine"
 
 
 def test_a_folder_round_trip_computes_the_same(vocabulary, examples, trained, saved):
-    again = A2LLM.from_pretrained(saved, backbone(vocabulary))
+    again = from_pretrained(saved, backbone(vocabulary))
     assert not again.training and again.config == trained.config
     batch = trained.collate(examples)
     for ours, theirs in zip(again.hidden(batch.sequence), trained.hidden(batch.sequence), strict=True):
@@ -46,21 +46,21 @@ def test_a_folder_round_trip_computes_the_same(vocabulary, examples, trained, sa
 def test_a_folder_is_written_over_and_keeps_what_else_lies_there(vocabulary, trained, saved):
     (saved / "README.md").write_text("mine")
     (saved / "connector.safetensors").write_bytes(b"torn")
-    trained.save_pretrained(saved)
-    assert torch.equal(A2LLM.from_pretrained(saved, backbone(vocabulary)).connector.norm.weight,
+    save_pretrained(trained, saved)
+    assert torch.equal(from_pretrained(saved, backbone(vocabulary)).connector.norm.weight,
                        trained.connector.norm.weight)  # fmt: skip
     names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "config.json", "connector.safetensors"]
     assert sorted(path.name for path in saved.iterdir()) == [*names, "rvq.safetensors"]
 
 
 def test_without_lora_there_is_no_adapter(vocabulary, examples, tmp_path):
-    model(vocabulary).save_pretrained(tmp_path)
+    save_pretrained(model(vocabulary), tmp_path)
     net = model(vocabulary, lora=False).eval()
-    net.save_pretrained(tmp_path)
+    save_pretrained(net, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.json", "connector.safetensors", "rvq.safetensors"
     ]  # fmt: skip
-    again = A2LLM.from_pretrained(tmp_path, backbone(vocabulary))
+    again = from_pretrained(tmp_path, backbone(vocabulary))
     assert not again.lora and not again.lora_parameters()
     assert all(torch.equal(a, b) for a, b in zip(predict(again, examples), predict(net, examples), strict=True))
 
@@ -102,7 +102,7 @@ def change(path, **fields):
 
 
 HARMS = [
-    (lambda f: (f / "config.json").unlink(), "config.json: is missing; expected a folder written by A2LLM.save_pre"),
+    (lambda f: (f / "config.json").unlink(), "config.json: is missing; expected a folder written by save_pre"),
     (lambda f: (f / "config.json").write_text("{"), "config.json: is no JSON"),
     (lambda f: (f / "config.json").write_text('{"base": 1}'), "config.json: is no A2-LLM's; expected a folder"),
     (lambda f: change(f / "config.json", lora=dict(alpha=3, depth=1)), r"is of another version .*lora.'depth'.*"),
@@ -119,19 +119,19 @@ HARMS = [
 def test_what_is_wrong_with_a_folder_is_said_in_one_line(vocabulary, saved, harm, message):
     harm(saved)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        A2LLM.from_pretrained(saved, backbone(vocabulary))
+        from_pretrained(saved, backbone(vocabulary))
     assert "\n" not in str(caught.value) and str(saved) in str(caught.value)
 
 
 def test_a_folder_of_another_base_or_reading_is_refused(vocabulary, saved):
     with pytest.raises(ValueError, match="mine: was trained on another backbone"):
-        A2LLM.from_pretrained(saved, backbone(vocabulary, seed=1))
+        from_pretrained(saved, backbone(vocabulary, seed=1))
     base = backbone(vocabulary)
     base.config = replace(base.config, hidden_state="before")
     with pytest.raises(ValueError, match="mine: H was read otherwise .*'hidden_state': 'at'"):
-        A2LLM.from_pretrained(saved, base)
+        from_pretrained(saved, base)
     with pytest.raises(FileNotFoundError, match="config.json: is missing"):
-        A2LLM.from_pretrained(saved / "absent", backbone(vocabulary))
+        from_pretrained(saved / "absent", backbone(vocabulary))
 
 
 # ---------------------------------------------------------------- on a base in bfloat16
@@ -141,8 +141,8 @@ def test_a_base_in_bfloat16_trains_and_predicts_nearly_the_same(vocabulary, exam
     rvq = MotionRVQ.from_statistics(CONFIG.rvq, torch.zeros(58), torch.ones(58)).eval()
     trained = A2LLM(CONFIG, backbone(vocabulary).bfloat16().float(), rvq)  # the same numbers in twice the room
     train(trained, three_stages(CONFIG.training, examples, examples[:2]))
-    trained.save_pretrained(tmp_path)
-    net = A2LLM.from_pretrained(tmp_path, backbone(vocabulary).bfloat16())
+    save_pretrained(trained, tmp_path)
+    net = from_pretrained(tmp_path, backbone(vocabulary).bfloat16())
     assert {p.dtype for p in (*net.lora_parameters(), *net.connector.parameters())} == {torch.float32}
     batch = trained.collate(examples)
     with torch.no_grad():
