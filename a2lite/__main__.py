@@ -1,4 +1,4 @@
-"""The front door: ``python -m a2lite answer | course | student | doctor``.
+"""The front door: ``python -m a2lite answer | course | student | train | sizes | plan | doctor``.
 
 Each command is imported only when it is called, so that ``doctor`` still speaks where torch does not import.
 A mistake of the user's ends in one line and exit code 2; ``A2LITE_DEBUG=1`` shows the traceback instead.

@@ -235,14 +235,14 @@ def fit(
                 saved = time.perf_counter()
             if stop:
                 raise KeyboardInterrupt
+        if first < steps:  # until the caller has saved what it makes of the model
+            save()
     except KeyboardInterrupt:
         if sound:
             save()
         raise
     finally:
         patience.over()
-    if first < steps:  # until the caller has saved what it makes of the model
-        save()
     for tracker in accelerator.trackers:
         tracker.finish()
     model.eval()

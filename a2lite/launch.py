@@ -1,6 +1,7 @@
 """Training as a command: ``python -m a2lite train rvq | a2llm``, in one process, on many GPUs, on several machines.
 
-    accelerate launch --num_processes 8 -m a2lite train a2llm --profile a100 --model-dir ... --data-dir ...
+    accelerate launch --multi_gpu --num_processes 8 --num_machines 1 --mixed_precision no --dynamo_backend no \\
+        -m a2lite train a2llm --profile a100 --model-dir ... --data-dir ...
 
 A notebook has touched the GPU by the time it trains, so it starts this command as a child (``launch``) and shows what
 it prints. Stages and losses are those of ``training`` and ``rvq.training``.
@@ -115,7 +116,10 @@ class Meter:
         speed = float(every[:, 0].sum()) / (time.perf_counter() - self.start)
         memory = dict(peak_gib=float(every[:, 1].max()) / 2**30) if cuda else {}
         if rank == 0:
-            write_json(place.folder / "measured.json", dict(gpus=count, stage="all", tokens_per_second=speed, **memory))
+            write_json(place.folder / "measured.json", dict(
+                profile=place.profile, size=place.size or None, device=place.device.type, gpus=count, stage="all",
+                tokens_per_second=speed, **memory,
+            ))  # fmt: skip
 
 
 # ---------------------------------------------------------------- as a child

@@ -35,9 +35,14 @@ class Card:
     tflops: float
     bandwidth: float
     price: float
+    name: str = ""
 
 
-CARDS = {"a100": Card(80, 312, 2039, 2.0), "h100": Card(80, 989, 3350, 3.0), "h200": Card(141, 989, 4800, 4.0)}
+CARDS = {
+    "a100": Card(80, 312, 2039, 2.0, "A100"),
+    "h100": Card(80, 989, 3350, 3.0, "H100"),
+    "h200": Card(141, 989, 4800, 4.0, "H200"),
+}
 SMALL = Card(24, 71, 936, 0.3)  # an RTX 3090
 
 
@@ -85,9 +90,9 @@ def estimate(config: Config, setup: Setup | None = None, shape: Shape | None = N
     """Memory, speed, hours and cost of training with ``config``, as one JSON-able object.
 
     ``shape`` says how long the examples are; how many go through a GPU at once is its share of the batch, in parts of
-    ``part`` (``config.training.part``) or of as many as fit. ``peak_gib`` is what ``torch.cuda.max_memory_allocated``
-    should say, ``tokens_per_second`` the LLM positions of all GPUs, ``spared`` the share of the work that checkpointing
-    costs where memory would do without it. ValueError where it cannot be.
+    ``part`` (``config.training.part``) if it is given, as ``train`` does it. ``peak_gib`` is what
+    ``torch.cuda.max_memory_allocated`` should say, ``tokens_per_second`` the LLM positions of all GPUs, ``spared`` the
+    share of the work that checkpointing costs where memory would do without it. ValueError where it cannot be.
     """
     setup = setup or Setup(checkpointing=config.training.gradient_checkpointing)
     n, batch = counts(config), config.training.batch
@@ -101,13 +106,15 @@ def estimate(config: Config, setup: Setup | None = None, shape: Shape | None = N
     if part is not None and part < 1:
         raise ValueError(f"part {part}: expected at least 1 example at once")
     most = largest(config, n, shape, setup)
-    examples = min(part or max(1, most), share)
+    examples = min(part or share, share)
     shape = replace(shape, examples=examples)
     parts = memory(config, n, shape, setup.gpus, setup.fsdp, setup.checkpointing)
     if most < examples:
-        need = "1 example at once needs" if examples == 1 else f"{examples} examples at once need"
-        gib = f"{on_card(parts['peak']):.1f} GiB"
-        raise ValueError(f"{setup.card.memory:g} GB: {need} {gib} of a GPU; at most {most} fit")
+        tried = examples if most else 1
+        least = memory(config, n, replace(shape, examples=tried), setup.gpus, setup.fsdp, setup.checkpointing)["peak"]
+        need = f"{tried} example{'s' * (tried > 1)} at once need{'s' * (tried == 1)} {on_card(least):.1f} GiB of a GPU"
+        remedy = f"--part {most} fits" if most else "--fsdp on several, or a larger card"
+        raise ValueError(f"{setup.card.memory:g} GB: {need}; {remedy}")
     work, more = model_flops(config, n, shape), more_flops(config, n, shape, setup.checkpointing)
     positions, spared = examples * shape.length(config), 0.0
     if setup.checkpointing and examples <= largest(config, n, shape, replace(setup, checkpointing=False)):
@@ -229,7 +236,8 @@ def table(found: Mapping[str, Any], fits: Sequence[dict], answers: Sequence[dict
     size = f", size {found['size']}" if found["size"] else ""
     unit, times = ("GiB", 1) if found["peak_gib"] >= 1 else ("MiB", 1024)
     lines = [
-        f"Profile {found['profile']}{size}: {found['gpus']} x {card['memory']:g} GB, {found['sharding']}, bf16, {how}",
+        f"Profile {found['profile']}{size} on {found['gpus']} x {card['name']} {card['memory']:g} GB: "
+        f"{found['sharding']}, bf16, {how}",
         f"{shape['question']:g} s asked, {shape['answer']:g} s answered: {found['positions']} LLM positions an example;"
         f" {found['batch']} examples a step, {shape['examples']} in a GPU at once",
         "",
@@ -269,7 +277,7 @@ def table(found: Mapping[str, Any], fits: Sequence[dict], answers: Sequence[dict
 def main(argv: Sequence[str]) -> int:
     """``python -m a2lite plan [--profile a100] [--gpus 8] [--compare run/] [--json]``"""
     parser = argparse.ArgumentParser(prog="python -m a2lite plan", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--profile", default="a100", choices=PROFILES)
+    parser.add_argument("--profile", choices=PROFILES, help="a100, or that of the run to compare")
     parser.add_argument("--size", choices=[name for name in SIZES if name], help="shrunk, for tests")
     parser.add_argument("--gpus", type=int, help="default 1; with --compare as many as the run had")
     parser.add_argument("--gpu", default="a100", choices=CARDS)
@@ -277,18 +285,23 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--price", type=float, help="$ per GPU and hour; else a guess")
     parser.add_argument("--utilisation", type=float, default=Setup.utilisation, help="share of the peak, a guess")
     parser.add_argument("--fsdp", action="store_true", help="cut the decoder layers over the GPUs")
-    parser.add_argument("--part", type=int, help="examples in one forward pass; else as many as fit")
+    parser.add_argument("--no-checkpointing", action="store_true", help="keep all activations")
+    parser.add_argument("--part", type=int, help="examples in one forward pass of a GPU; else its whole share")
     parser.add_argument("--question", type=float, default=Shape.question, help="seconds")
     parser.add_argument("--answer", type=float, default=Shape.answer, help="seconds")
     parser.add_argument("--compare", type=Path, help="a run's folder, or its measured.json")
     parser.add_argument("--json", action="store_true", help="one JSON object and nothing else on stdout")
     args = parser.parse_args(argv)
-    config, card = load_config(args.profile, args.size), CARDS[args.gpu]
+    measured, planned = read_measured(args.compare) if args.compare else ({}, None)
+    if measured.get("device") == "cpu":
+        raise ValueError(f"{args.compare}: was measured on a CPU; the plan is for GPUs")
+    profile, size = args.profile or measured.get("profile", "a100"), args.size or measured.get("size")
+    config, card = load_config(profile, size), CARDS[args.gpu]
     card = replace(card, memory=card.memory if args.memory is None else args.memory,
                    price=card.price if args.price is None else args.price)  # fmt: skip
-    measured, planned = read_measured(args.compare) if args.compare else ({}, None)
     gpus = measured.get("gpus", 1) if args.gpus is None else args.gpus
-    setup = Setup(gpus, card, args.fsdp, config.training.gradient_checkpointing, args.utilisation)
+    checkpointing = config.training.gradient_checkpointing and not args.no_checkpointing
+    setup = Setup(gpus, card, args.fsdp, checkpointing, args.utilisation)
     shape = Shape(question=args.question, answer=args.answer)
     if args.compare:
         rows = compare(planned or estimate(config, setup, shape, args.part), measured)

@@ -67,8 +67,9 @@ class Workplace:
         if data and not data.is_dir():
             raise FileNotFoundError(f"data_dir {data}: no such folder; expected the samples' Parquet files "
                                     "(notebook 02 says how they are made); leave it empty for those")  # fmt: skip
-        if self.output_dir and _path(self.output_dir).is_file():
-            raise ValueError(f"output_dir {self.output_dir}: is a file; give the path of a folder")
+        for path in (self.folder, *self.folder.parents):
+            if path.is_file():
+                raise ValueError(f"output_dir {path}: is a file; give the path of a folder")
 
     # ---------------------------------------------------------------- what the run is
 

@@ -220,7 +220,7 @@ def test_the_readme_shows_what_the_command_prints(capsys):
 
 @pytest.mark.parametrize("arguments, said", (
     (["--memory", "10"], "10 GB: 1 example at once needs"), (["--gpus", "100"], "a batch of 64 has not one example"),
-    (["--gpus", "0"], "gpus 0: expected at least 1"), (["--part", "60", "--memory", "30"], "at most"),
+    (["--gpus", "0"], "gpus 0: expected at least 1"), (["--memory", "24"], "--part 1 fits"),
     (["--part", "0"], "part 0: expected at least 1"), (["--answer", "0"], "expected more than 0"),
     (["--utilisation", "2"], "utilisation 2.0: expected a share"), (["--memory", "nan"], "memory nan: expected"),
 ))  # fmt: skip
@@ -242,6 +242,10 @@ def test_a_run_is_compared_with_its_plan(tmp_path, capsys):
     assert [row["ratio"] for row in json.loads(capsys.readouterr().out)] == pytest.approx([2, 0.25])
     assert main(["plan", "--compare", str(tmp_path)]) == 0
     assert "peak_gib" in capsys.readouterr().out
+    (tmp_path / "measured.json").write_text(json.dumps(measured | dict(device="cpu")))
+    assert main(["plan", "--compare", str(tmp_path)]) == 2
+    assert "was measured on a CPU; the plan is for GPUs" in capsys.readouterr().err
+    (tmp_path / "measured.json").write_text(json.dumps(measured))
     (tmp_path / "plan.json").unlink()  # then the plan is made now, of the arguments
     nano = ["plan", "--compare", str(tmp_path), "--profile", "laptop", "--size", "nano", "--json"]
     assert main(nano) == 0

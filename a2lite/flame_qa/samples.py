@@ -265,8 +265,10 @@ def load_samples(source: str | Path, split: str) -> Samples:
         return Samples([folder]).where(split=split)
     files = sorted(folder.glob(f"{split}-?????-of-?????.parquet"))
     if not files:
-        remedy = "restore data_samples/" if source == "tiny" else "run notebooks/02_flame_qa.ipynb with this profile"
-        raise FileNotFoundError(f"{folder}: no samples of split {split!r} for {source}; {remedy}")
+        remedy = f"expected files such as {shard_name(split, 0, 1)}; notebook 02 makes those of the synthetic world"
+        if source == "tiny":
+            remedy = "restore data_samples/"
+        raise FileNotFoundError(f"{folder}: no samples of split {split!r}; {remedy}")
     wanted = int(files[0].stem[-5:])
     if len(files) != wanted:
         raise ValueError(f"{folder}: {len(files)} of {wanted} files of split {split!r}; run the generation again")
