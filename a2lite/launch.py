@@ -51,7 +51,8 @@ def training_samples(place: Workplace) -> dict[str, Samples]:
 def train_rvq(place: Workplace, seed: int = 0, log_with: str | None = None) -> tuple[MotionRVQ, Trace]:
     """The motion tokenizer on the motion of all training samples (App. B); written as the artefact rvq.safetensors."""
     path = fresh(place, "rvq")
-    motions = [torch.from_numpy(motion) for part in training_samples(place).values() for motion in part.motions()]
+    samples = training_samples(place).values()
+    motions = [torch.from_numpy(motion).half() for part in samples for motion in part.motions()]  # as it is stored
     head, config = place.head(), place.config.rvq
     geometry = Geometry.of(Flame(head), head.regions, len(head.v_template), config)
     return rvq.train(config, motions, path, geometry, seed, place.device, log_with)

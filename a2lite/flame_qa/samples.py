@@ -219,14 +219,14 @@ class Samples(Sequence):
         return _to_sample(table.drop_columns(["motion"]).to_pylist()[0], _motion(table).astype(np.float32))
 
     def motions(self) -> list[np.ndarray]:
-        """The motion (T, 58) of every sample, float16 as it is stored, without decoding any sound."""
+        """The motion (T, 58) of every sample, float32, without decoding any sound."""
         rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for i, (file, group, row) in enumerate(self.places):
             rows.setdefault((file, group), []).append((i, row))
         found: dict[int, np.ndarray] = {}
         for (file, group), wanted in rows.items():  # of which one at a time is held
             table = self._file(file).read_row_group(group, columns=["motion"])
-            found |= {i: _motion(table.slice(row, 1)).copy() for i, row in wanted}
+            found |= {i: _motion(table.slice(row, 1)).astype(np.float32) for i, row in wanted}
         return [found[i] for i in range(len(self))]
 
     def __iter__(self) -> Iterator[Sample]:
